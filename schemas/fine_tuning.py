@@ -1,0 +1,189 @@
+"""`/v1/fine_tuning/jobs`: OpenAI's objects, and ours beside theirs where `api.md` adds a field.
+
+beta, told the right way round: a *higher* beta holds the policy *closer* to the reference.
+"""
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Discriminator, Field, Tag
+
+from schemas.base import Request, Response
+
+JobStatus = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+LossType = Literal["sigmoid", "ipo", "hinge"]
+LrScheduler = Literal["linear", "cosine", "constant"]
+Precision = Literal["fp32", "bf16"]
+ReferenceType = Literal["initial", "base"]
+
+Value = TypeVar("Value")
+
+
+def _auto_or_value(given: object) -> str:
+    return "auto" if isinstance(given, str) else "value"
+
+
+Auto = Annotated[Literal["auto"], Tag("auto")]
+AutoOrFloat = Annotated[Auto | Annotated[float, Tag("value")], Discriminator(_auto_or_value)]
+AutoOrInt = Annotated[Auto | Annotated[int, Tag("value")], Discriminator(_auto_or_value)]
+
+
+class DpoHyperparameters(Request):
+    """Each `"auto"` is resolved once the file's pairs are counted, and the job then shows the number."""
+
+    beta: Annotated[Auto | Annotated[float, Field(gt=0, le=2), Tag("value")], Discriminator(_auto_or_value)] = "auto"
+    """Strength of the implicit KL term. Higher: closer to the reference."""
+    batch_size: Annotated[Auto | Annotated[int, Field(ge=1, le=256), Tag("value")], Discriminator(_auto_or_value)] = (
+        "auto"
+    )
+    """Pairs per optimizer step."""
+    n_epochs: Annotated[Auto | Annotated[int, Field(ge=1, le=50), Tag("value")], Discriminator(_auto_or_value)] = "auto"
+    learning_rate_multiplier: Annotated[
+        Auto | Annotated[float, Field(gt=0, le=100), Tag("value")], Discriminator(_auto_or_value)
+    ] = "auto"
+    """Times the model's registered base rate."""
+    learning_rate: Annotated[Auto | Annotated[float, Field(gt=0, le=1), Tag("value")], Discriminator(_auto_or_value)] = (
+        "auto"
+    )
+    """Overrides the multiplier."""
+    loss_type: LossType = "sigmoid"
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Probability that a label is flipped (cDPO, arXiv:2305.18290 app.)."""
+    max_length: Annotated[Auto | Annotated[int, Field(ge=16, le=32_768), Tag("value")], Discriminator(_auto_or_value)] = (
+        "auto"
+    )
+    """Tokens of prompt + completion."""
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    lr_scheduler: LrScheduler = "linear"
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+
+
+class LoraOptions(Request):
+    r: Annotated[int, Field(ge=1, le=256)] = 16
+    alpha: Annotated[int, Field(ge=1, le=1024)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1, max_length=64, strict=False)] | Literal["all-linear"] = (
+        "all-linear"
+    )
+    use_rslora: bool = False
+
+
+class ReferenceOptions(Request):
+    type: ReferenceType = "initial"
+    """`initial`: the model that training starts from. `base`: the bare base model."""
+
+
+class EvaluationOptions(Request):
+    every_steps: AutoOrInt = "auto"
+    """Optimizer steps between evaluations on the validation file; the last step is always evaluated."""
+
+
+class DpoOptions(Request):
+    hyperparameters: DpoHyperparameters = DpoHyperparameters()
+    lora: LoraOptions = LoraOptions()
+    reference: ReferenceOptions = ReferenceOptions()
+    evaluation: EvaluationOptions = EvaluationOptions()
+    precision: Precision | None = None
+    """Null: the model's registered precision."""
+
+
+class MethodRequest(Request):
+    type: Literal["dpo"] = "dpo"
+    dpo: DpoOptions = DpoOptions()
+
+
+class ResourceOptions(Request):
+    gpus: Annotated[int, Field(ge=0, le=1024)] | None = None
+    """GPUs, one a worker. Null: what the model needs by the registry. 0: train on CPU."""
+    workers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Data-parallel workers on CPU; with GPUs there is one worker a GPU."""
+
+
+MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+
+
+class CreateJobRequest(Request):
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    """A base model of the registry or an `ft:` model of this project."""
+    training_file: Annotated[str, Field(min_length=1, max_length=64)]
+    validation_file: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
+    metadata: Metadata | None = None
+    method: MethodRequest = MethodRequest()
+    resources: ResourceOptions = ResourceOptions()
+
+
+class JobError(Response):
+    code: str
+    message: str
+    param: str | None
+
+
+class LegacyHyperparameters(Response):
+    """OpenAI's deprecated top-level triple; repeats what `method` says."""
+
+    n_epochs: int | Literal["auto"]
+    batch_size: int | Literal["auto"]
+    learning_rate_multiplier: float | Literal["auto"]
+
+
+class Method(Response):
+    type: Literal["dpo"]
+    dpo: DpoOptions
+
+
+class FineTuningJob(Response):
+    id: str
+    object: Literal["fine_tuning.job"]
+    created_at: int
+    error: JobError | None
+    fine_tuned_model: str | None
+    finished_at: int | None
+    hyperparameters: LegacyHyperparameters
+    model: str
+    organization_id: str
+    result_files: list[str]
+    seed: int
+    status: JobStatus
+    trained_tokens: int | None
+    training_file: str
+    validation_file: str | None
+    estimated_finish: int | None
+    integrations: list[str]
+    """Always empty: no third party is told about a job."""
+    metadata: dict[str, str] | None
+    method: Method
+    resources: ResourceOptions
+
+
+class JobEvent(Response):
+    id: str
+    object: Literal["fine_tuning.job.event"]
+    created_at: int
+    level: Literal["info", "warn", "error"]
+    message: str
+    type: Literal["message", "metrics"]
+    data: dict[str, float | int | str | None] | None
+
+
+class CheckpointMetrics(Response):
+    step: int
+    train_loss: float | None
+    train_mean_token_accuracy: float | None
+    valid_loss: float | None
+    valid_mean_token_accuracy: float | None
+    full_valid_loss: float | None
+    full_valid_mean_token_accuracy: float | None
+
+
+class Checkpoint(Response):
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"]
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    metrics: CheckpointMetrics
+    step_number: int

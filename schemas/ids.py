@@ -1,0 +1,16 @@
+"""Ids are distinct types, so that a run id never slips in where a job id belongs."""
+
+from typing import NewType
+
+ProjectId = NewType("ProjectId", str)
+KeyId = NewType("KeyId", str)
+FileId = NewType("FileId", str)
+JobId = NewType("JobId", str)
+EventId = NewType("EventId", str)
+CheckpointId = NewType("CheckpointId", str)
+RunId = NewType("RunId", str)
+"""`{job id}-{attempt}`: names one execution of a job and is its fencing token."""
+
+
+def run_id(job_id: JobId, *, attempt: int) -> RunId:
+    return RunId(f"{job_id}-{attempt}")

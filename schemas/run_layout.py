@@ -1,0 +1,35 @@
+"""Object keys: the only place that knows where things lie in the store.
+
+Keys are POSIX paths without a leading slash, relative to the store's root (a folder, or `s3://bucket/prefix`).
+A run folder's own names are relative to the run folder, so that a trainer needs nothing but its URI.
+"""
+
+from schemas.ids import FileId, JobId, RunId
+
+SPEC = "spec.json"
+EVENTS = "events"
+CHECKPOINTS = "checkpoints"
+ADAPTER = "adapter"
+METRICS_CSV = "results/step_metrics.csv"
+ADAPTER_ARCHIVE = "results/adapter.tar.gz"
+OUTCOME = "outcome.json"
+"""Written last: the commit mark of a run."""
+MANIFEST = "manifest.json"
+"""Written last into each checkpoint, with the sha256 of every file in it: its commit mark."""
+
+
+def file_key(file_id: FileId) -> str:
+    return f"files/{file_id}"
+
+
+def run_prefix(job_id: JobId, run_id: RunId) -> str:
+    return f"runs/{job_id}/{run_id}"
+
+
+def event_chunk(number: int) -> str:
+    """Chunks are numbered from 1 without a gap; each is whole JSONL and never rewritten."""
+    return f"{EVENTS}/{number:08d}.jsonl"
+
+
+def checkpoint_prefix(step: int) -> str:
+    return f"{CHECKPOINTS}/step-{step:08d}"

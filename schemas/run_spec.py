@@ -1,0 +1,87 @@
+"""What a trainer is told, as `spec.json` in the run folder: numbers only, every `"auto"` resolved.
+
+URIs are an absolute path, `s3://bucket/key`, or a path relative to the run folder, so that a run folder made by
+hand also works: `python -m trainers RUN_FOLDER`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.base import Record
+from schemas.fine_tuning import LossType, LrScheduler, Precision, ReferenceType
+from schemas.preference_rows import RowFormat
+
+SPEC_VERSION = 1
+
+
+class ModelSource(Record):
+    id: str
+    """The registry's id, e.g. `smollm2-135m-instruct`."""
+    uri: str
+    """A folder in Hugging Face's layout, safetensors only."""
+
+
+class AdapterSource(Record):
+    uri: str
+    sha256: str
+    """Of `adapter_model.safetensors`, checked before it is loaded."""
+
+
+class PreferenceFile(Record):
+    file_id: str
+    uri: str
+    sha256: str
+    format: RowFormat
+
+
+class DpoParameters(Record):
+    beta: float
+    loss_type: LossType
+    label_smoothing: float
+    max_length: int
+    """Tokens of prompt + completion; longer rows lose the end of their completion."""
+    batch_size: int
+    """Pairs per optimizer step, over all workers."""
+    n_epochs: int
+    learning_rate: float
+    lr_scheduler: LrScheduler
+    warmup_ratio: float
+    weight_decay: float
+    max_grad_norm: float
+
+
+class LoraParameters(Record):
+    r: int
+    alpha: int
+    dropout: float
+    target_modules: tuple[str, ...] | Literal["all-linear"]
+    use_rslora: bool
+
+
+class RunSpec(Record):
+    version: Literal[1] = SPEC_VERSION
+    run_id: str
+    job_id: str
+    fine_tuned_model: str
+    """The name the result will have, for the model card: `ft:MODEL:PROJECT:SUFFIX:ID`."""
+    model: ModelSource
+    initial_adapter: AdapterSource | None
+    """Set when training starts from an `ft:` model."""
+    reference: ReferenceType
+    training_file: PreferenceFile
+    validation_file: PreferenceFile | None
+    dpo: DpoParameters
+    lora: LoraParameters
+    precision: Precision
+    seed: int
+    workers: Annotated[int, Field(ge=1)]
+    gpus_per_worker: int
+    """0: train on CPU."""
+    evaluate_every_steps: Annotated[int, Field(ge=1)]
+    """Also after the last step; unused without a validation file."""
+    checkpoint_every_steps: Annotated[int, Field(ge=1)]
+    """Also at the end of every epoch; those are kept, the others replace each other."""
+    resume_from: tuple[str, ...]
+    """Run folders of earlier attempts, newest first; the first whole checkpoint found there is resumed when the
+    run's own folder has none."""

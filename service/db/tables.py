@@ -1,0 +1,232 @@
+"""The tables. Money of the house: `jobs` is the queue, `runs` the attempts, `run_events` what a user polls.
+
+Timestamps are aware UTC. Constraints are named, so that migrations can name them too.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC in and out; SQLite itself stores no zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive datetime {value!r}: give an aware one")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Table(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[str]: JSON}  # noqa: RUF012
+
+
+class ProjectRow(Table):
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(256))
+    created_at: Mapped[datetime]
+
+
+class ApiKeyRow(Table):
+    """A key is shown once and kept as the SHA-256 of its 256 random bits."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class FileRow(Table):
+    """The bytes lie in the store before this row exists, and the row goes before the bytes do."""
+
+    __tablename__ = "files"
+    __table_args__ = (Index("ix_files_project_id_id", "project_id", "id"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    filename: Mapped[str] = mapped_column(String(512))
+    purpose: Mapped[str] = mapped_column(String(32))
+    object_key: Mapped[str] = mapped_column(String(512))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+
+
+class JobRow(Table):
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(
+            "status IN ('validating_files', 'queued', 'running', 'succeeded', 'failed', 'cancelled')", name="status"
+        ),
+        Index("ix_jobs_project_id_id", "project_id", "id"),
+        Index("ix_jobs_status_id", "status", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    status: Mapped[str] = mapped_column(String(32))
+    version: Mapped[int] = mapped_column(Integer)
+    """Rises with every change of the row: the ETag."""
+    attempt: Mapped[int] = mapped_column(Integer)
+    """Number of the current run, 0 before the first: the fencing token's second half."""
+    event_count: Mapped[int] = mapped_column(Integer)
+    """Events so far: the sequence number of the newest one."""
+    cancel_requested_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    estimated_finish_at: Mapped[datetime | None]
+
+    request: Mapped[dict[str, Any]]
+    """The CreateJobRequest, as the user wrote it."""
+    resolved_method: Mapped[dict[str, Any] | None]
+    """The method with every "auto" resolved; null until the files are validated."""
+    model: Mapped[str] = mapped_column(String(256))
+    training_file_id: Mapped[str] = mapped_column(String(64))
+    validation_file_id: Mapped[str | None] = mapped_column(String(64))
+    training_format: Mapped[str | None] = mapped_column(String(32))
+    validation_format: Mapped[str | None] = mapped_column(String(32))
+    training_pairs: Mapped[int | None] = mapped_column(Integer)
+    seed: Mapped[int] = mapped_column(Integer)
+    fine_tuned_model: Mapped[str] = mapped_column(String(512))
+    """The name the result has once the job succeeded."""
+
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    error_param: Mapped[str | None] = mapped_column(String(256))
+    trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    result_file_ids: Mapped[list[str]]
+
+
+class JobMetadataRow(Table):
+    """Metadata as rows, so that the `metadata[k]=v` filter is an index look-up."""
+
+    __tablename__ = "job_metadata"
+    __table_args__ = (Index("ix_job_metadata_key_value_job_id", "key", "value", "job_id"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(512))
+
+
+class RunRow(Table):
+    """One attempt. Its id is the backend's submission id and the fencing token."""
+
+    __tablename__ = "runs"
+    __table_args__ = (UniqueConstraint("job_id", "attempt"),)
+
+    id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    attempt: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime]
+    submitted_at: Mapped[datetime | None]
+    """Null between claim and submit: a crash there is repaired by submitting again."""
+    ended_at: Mapped[datetime | None]
+    end_reason: Mapped[str | None] = mapped_column(Text)
+    chunks_ingested: Mapped[int] = mapped_column(Integer)
+
+
+class RunEventRow(Table):
+    """`seq` has no gap within a job; `key` keeps a resumed run from telling a step twice."""
+
+    __tablename__ = "run_events"
+    __table_args__ = (UniqueConstraint("job_id", "seq"), UniqueConstraint("job_id", "key"))
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    seq: Mapped[int] = mapped_column(Integer)
+    key: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[datetime]
+    level: Mapped[str] = mapped_column(String(8))
+    type: Mapped[str] = mapped_column(String(16))
+    message: Mapped[str] = mapped_column(Text)
+    data: Mapped[dict[str, Any] | None]
+
+
+class CheckpointRow(Table):
+    __tablename__ = "checkpoints"
+    __table_args__ = (UniqueConstraint("job_id", "step"), Index("ix_checkpoints_job_id_id", "job_id", "id"))
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    step: Mapped[int] = mapped_column(Integer)
+    model_name: Mapped[str] = mapped_column(String(512))
+    created_at: Mapped[datetime]
+    train_loss: Mapped[float] = mapped_column(Float)
+    train_mean_token_accuracy: Mapped[float] = mapped_column(Float)
+    valid_loss: Mapped[float | None] = mapped_column(Float)
+    valid_mean_token_accuracy: Mapped[float | None] = mapped_column(Float)
+
+
+class ModelRow(Table):
+    """An adapter that can be used by name: a job's result or one of its checkpoints."""
+
+    __tablename__ = "models"
+    __table_args__ = (Index("ix_models_project_id_created_at", "project_id", "created_at"),)
+
+    name: Mapped[str] = mapped_column(String(512), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    base_model: Mapped[str] = mapped_column(String(256))
+    created_at: Mapped[datetime]
+    adapter_key: Mapped[str] = mapped_column(String(512))
+    """Object key of the unpacked adapter's folder."""
+    adapter_sha256: Mapped[str] = mapped_column(String(64))
+    adapter_bytes: Mapped[int] = mapped_column(BigInteger)
+    archive_file_id: Mapped[str | None] = mapped_column(String(64))
+
+
+class IdempotencyRow(Table):
+    """The first answer to an `Idempotency-Key`, told again to its repeats."""
+
+    __tablename__ = "idempotency_keys"
+
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(256), primary_key=True)
+    request_sha256: Mapped[str] = mapped_column(String(64))
+    """Of method, path and body."""
+    response_body: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
