@@ -1,0 +1,56 @@
+"""The service's errors. Each knows its HTTP status and code; the API renders them in one place.
+
+    ServiceError
+    ├── InvalidRequest 400
+    ├── Unauthorized 401
+    ├── NotFound 404
+    ├── Conflict 409
+    ├── PayloadTooLarge 413
+    └── Unavailable 503
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """`message` says what was wrong and what to do; `param` is the dotted path of the field."""
+
+    status: ClassVar[int]
+    code: ClassVar[str | None] = None
+    error_type: ClassVar[str] = "invalid_request_error"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class InvalidRequest(ServiceError):
+    status = 400
+    code = "invalid_value"
+
+
+class Unauthorized(ServiceError):
+    status = 401
+    code = "invalid_api_key"
+
+
+class NotFound(ServiceError):
+    status = 404
+    code = "not_found"
+
+
+class Conflict(ServiceError):
+    status = 409
+    code = "conflict"
+
+
+class PayloadTooLarge(ServiceError):
+    status = 413
+    code = "payload_too_large"
+
+
+class Unavailable(ServiceError):
+    status = 503
+    code = "unavailable"
+    error_type = "server_error"
