@@ -1,0 +1,70 @@
+"""HH-RLHF's transcripts: `"\\n\\nHuman: … \\n\\nAssistant: …"`, the whole conversation in one text.
+
+Source: https://github.com/anthropics/hh-rlhf
+"""
+
+import re
+from dataclasses import dataclass
+
+from schemas.chat_messages import Message
+from schemas.row_errors import RowError
+
+HUMAN = "\n\nHuman:"
+ASSISTANT = "\n\nAssistant:"
+TURN = re.compile("\n\n(Human|Assistant):")
+ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptPair:
+    prompt: tuple[Message, ...]
+    chosen: Message
+    rejected: Message
+
+
+def split_transcripts(chosen: str, rejected: str) -> TranscriptPair:
+    """Split two transcripts that differ in their last answer alone. Raises: RowError."""
+    chosen_prompt, chosen_answer = _split_answer(chosen, field="chosen")
+    rejected_prompt, rejected_answer = _split_answer(rejected, field="rejected")
+    if chosen_prompt != rejected_prompt:
+        turn = _first_difference(chosen_prompt, rejected_prompt)
+        raise RowError(
+            "rejected", f'differs from "chosen" at turn {turn}, before the last answer; give both sides one prompt'
+        )
+    return TranscriptPair(
+        prompt=_turns(chosen_prompt),
+        chosen=_message("Assistant", chosen_answer),
+        rejected=_message("Assistant", rejected_answer),
+    )
+
+
+def _split_answer(transcript: str, *, field: str) -> tuple[str, str]:
+    if not transcript.startswith(HUMAN):
+        reason = r'is text that does not start with "\n\nHuman:"; give an HH-RLHF transcript, messages, or a "prompt"'
+        raise RowError(field, reason)
+    prompt, mark, answer = transcript.rpartition(ASSISTANT)
+    if not mark or HUMAN in answer:
+        raise RowError(field, r'does not end with a "\n\nAssistant:" turn; add the answer')
+    if not answer.strip():
+        raise RowError(field, r'ends with an empty "\n\nAssistant:" turn; give the answer, or remove the pair')
+    return prompt, answer
+
+
+def _turns(transcript: str) -> tuple[Message, ...]:
+    _, *marks_and_texts = TURN.split(transcript)
+    return tuple(map(_message, marks_and_texts[::2], marks_and_texts[1::2]))
+
+
+def _message(speaker: str, text: str) -> Message:
+    return Message.model_validate({"role": ROLES[speaker], "content": text.removeprefix(" ")})
+
+
+def _first_difference(chosen: str, rejected: str) -> int:
+    """Number, from 1, of the first turn that is not the same."""
+    pairs = zip(_turns(chosen), _turns(rejected), strict=False)
+    same = 0
+    for left, right in pairs:
+        if left != right:
+            break
+        same += 1
+    return same + 1

@@ -1,0 +1,112 @@
+"""The rows on the wire, one model a format, and how the format of a row is told from its fields."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from schemas.base import Request
+from schemas.chat_messages import Message, ToolDefinition
+from schemas.row_errors import RowError, describe_type, nearest, shown
+
+RowFormat = Literal["openai", "trl_explicit", "trl_implicit", "hh_rlhf"]
+
+OPENAI_FIELDS = frozenset(
+    {"input", "preferred_output", "non_preferred_output", "preferred_completion", "non_preferred_completion"}
+)
+TRL_FIELDS = frozenset({"prompt", "chosen", "rejected"})
+FORMATS = (
+    'give "input", "preferred_output" and "non_preferred_output", or "prompt", "chosen" and "rejected", '
+    'or "chosen" and "rejected" alone'
+)
+
+Messages = Annotated[tuple[Message, ...], Field(strict=False)]
+Tools = Annotated[tuple[ToolDefinition, ...], Field(strict=False)]
+
+
+class Row(Request):
+    """What a row of any format may carry."""
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    annotator: str | int | None = None
+    id: str | int | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class OpenAiInput(Request):
+    messages: Messages
+    tools: Tools | None = None
+    parallel_tool_calls: bool | None = None
+
+
+class OpenAiRow(Row):
+    input: OpenAiInput
+    preferred_output: Messages
+    non_preferred_output: Messages
+
+
+class OpenAiCompletionRow(Row):
+    """The same under the names of OpenAI's older documents."""
+
+    input: OpenAiInput
+    preferred_completion: Messages
+    non_preferred_completion: Messages
+
+
+class TrlExplicitRow(Row):
+    prompt: Messages
+    chosen: Messages
+    rejected: Messages
+    tools: Tools | None = None
+
+
+class TrlTextRow(Row):
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+class TrlImplicitRow(Row):
+    chosen: Messages
+    rejected: Messages
+    tools: Tools | None = None
+
+
+class HhRlhfRow(Row):
+    chosen: str
+    rejected: str
+
+
+def detect_format(row: Mapping[str, object]) -> RowFormat:
+    """Raises: RowError when the fields are those of no format."""
+    if not OPENAI_FIELDS.isdisjoint(row):
+        return "openai"
+    if "prompt" in row:
+        return "trl_explicit"
+    if "chosen" in row or "rejected" in row:
+        return "trl_implicit" if isinstance(row.get("chosen", row.get("rejected")), list) else "hh_rlhf"
+    raise _unknown_format(row)
+
+
+def check_sides_alike(row: Mapping[str, object], *names: str) -> None:
+    """Refuse a row that mixes text and messages. Missing and other values are the models' to judge."""
+    first = next((name for name in names if isinstance(row.get(name), (str, list))), None)
+    for name in names:
+        if first and isinstance(row.get(name), (str, list)) and type(row[name]) is not type(row[first]):
+            kinds = f'is {_kind(row[name])} while "{first}" is {_kind(row[first])}'
+            raise RowError(name, f"{kinds}; give all as text or all as messages")
+
+
+def _kind(side: object) -> str:
+    return "text" if isinstance(side, str) else "messages"
+
+
+def _unknown_format(row: Mapping[str, object]) -> RowError:
+    for name in row:
+        meant = nearest(name, OPENAI_FIELDS | TRL_FIELDS)
+        if meant:
+            return RowError(shown(name), f'is not a known field; did you mean "{meant}"?')
+    if not row:
+        return RowError(None, f"has no fields; {FORMATS}")
+    fields = ", ".join(f'"{shown(name, limit=30)}" ({describe_type(value)})' for name, value in list(row.items())[:4])
+    return RowError(None, f"has the fields {fields}, which is none of the formats; {FORMATS}")

@@ -1,0 +1,116 @@
+"""What is wrong with a preference row, said so that a person can mend it.
+
+A reason is a predicate: it is read after the field's name (`"chosen" is missing; add it`) or after "the row".
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+SHOWN_CHARACTERS = 60
+TYPE_NAMES = {
+    dict: "an object",
+    list: "a list",
+    tuple: "a list",
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
+MESSAGE_FIELDS = ("role", "content", "tool_calls", "tool_call_id", "name", "id", "type", "function", "arguments")
+UNREAD_FIELDS = {
+    "weight": 'is not read on messages: every token of both sides counts; remove it, or give the row a "weight"',
+    "function_call": 'was retired by OpenAI; use "tool_calls"',
+}
+REMEDIES = {
+    "string_type": "give text",
+    "tuple_type": "give a list",
+    "list_type": "give a list",
+    "dict_type": "give an object",
+    "model_type": "give an object",
+    "model_attributes_type": "give an object",
+    "bool_type": "give true or false",
+    "float_type": "give a number",
+    "int_type": "give a whole number",
+}
+
+
+class RowError(ValueError):
+    """A row that cannot be read: `field` is the dotted path, `reason` says what is wrong and what to do."""
+
+    def __init__(self, field: str | None, reason: str) -> None:
+        super().__init__(f'"{field}" {reason}' if field else f"the row {reason}")
+        self.field = field
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["RowError"], tuple[str | None, str]]:
+        return RowError, (self.field, self.reason)
+
+
+def row_error_from(error: ValidationError, *, row_fields: Iterable[str]) -> RowError:
+    """Turn pydantic's findings into the one that helps most: a misspelled field explains a missing one."""
+    findings = error.errors(include_url=False)
+    known = tuple(row_fields)
+    worst = next((finding for finding in findings if _meant_field(finding, known)), findings[0])
+    path = dotted_path(worst["loc"])
+    if worst["type"] == "row":
+        sub_path, reason = worst["ctx"]["path"], worst["ctx"]["reason"]
+        return RowError(f"{path}.{sub_path}" if sub_path else path, reason)
+    return RowError(path or None, _reason(worst, known))
+
+
+def dotted_path(location: Sequence[int | str]) -> str:
+    return shown(".".join(str(part) for part in location), limit=200)
+
+
+def describe_type(value: object) -> str:
+    return TYPE_NAMES.get(type(value), type(value).__name__)
+
+
+def shown(text: str, *, limit: int = SHOWN_CHARACTERS) -> str:
+    """Shorten a user's text for a message, and keep control characters out of it."""
+    printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: limit + 1])
+    return printable if len(printable) <= limit else printable[:limit] + "…"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` was probably meant to be."""
+    return next(iter(difflib.get_close_matches(name[:100], known, n=1)), None)
+
+
+def _meant_field(finding: ErrorDetails, row_fields: Iterable[str]) -> str | None:
+    if finding["type"] != "extra_forbidden":
+        return None
+    location = finding["loc"]
+    return nearest(str(location[-1]), row_fields if len(location) == 1 else MESSAGE_FIELDS)
+
+
+def _reason(finding: ErrorDetails, row_fields: Iterable[str]) -> str:
+    value = finding["input"]
+    match finding["type"]:
+        case "missing":
+            return "is missing; add it"
+        case "extra_forbidden":
+            meant = _meant_field(finding, row_fields)
+            unread = UNREAD_FIELDS.get(str(finding["loc"][-1]), "is not a known field; remove it")
+            return f'is not a known field; did you mean "{meant}"?' if meant else unread
+        case "too_short":
+            return "is empty; give at least one item or leave the field out"
+        case "literal_error":
+            return f"is {_shown_value(value)}; give {finding['ctx']['expected']}"
+        case kind if kind in REMEDIES:
+            return f"is {describe_type(value)}; {REMEDIES[kind]}"
+        case _:
+            return f"is {_shown_value(value)}; {finding['msg'][:1].lower()}{finding['msg'][1:]}"
+
+
+def _shown_value(value: object) -> str:
+    if isinstance(value, (dict, list)):
+        return describe_type(value)
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a huge number"  # Python refuses to print integers of more than 4,300 digits
+    return shown(json.dumps(value, ensure_ascii=False, default=str))
