@@ -1,0 +1,119 @@
+"""The object store in a folder: a key is a relative path, a write appears by rename.
+
+The temporary file lies in the same file system (`.incoming/`), or rename would copy.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from service.storage.incoming import new_incoming_file, sweep
+from service.storage.object_keys import RESERVED_SEGMENT, check_key
+from service.storage.object_store import ObjectNotFound, StoredObject
+
+READ_BYTES = 256 * 1024
+
+
+class FolderStore:
+    """An `ObjectStore` over `root`, which is made when it is missing."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = Path(os.path.abspath(root))  # noqa: PTH100  # resolve() would follow the user's own symlinks
+        self._incoming = self._root / RESERVED_SEGMENT
+
+    def write(self, key: str, chunks: Iterable[bytes]) -> StoredObject:
+        target = self._path(key)
+        digest = hashlib.sha256()
+        size_bytes = 0
+        with new_incoming_file(self._incoming) as (file, path):
+            for chunk in chunks:
+                file.write(chunk)
+                digest.update(chunk)
+                size_bytes += len(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        self._sync_folders(target.parent)
+        return StoredObject(key, size_bytes, digest.hexdigest())
+
+    def read(self, key: str) -> bytes:
+        try:
+            return self._path(key).read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise _not_found(key) from error
+
+    def stream(self, key: str, *, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        size_bytes = self.size_bytes(key)
+        return self._chunks(key, start=start, end=size_bytes if end is None else min(end, size_bytes))
+
+    def size_bytes(self, key: str) -> int:
+        path = self._path(key)
+        if not path.is_file():
+            raise _not_found(key)
+        return path.stat().st_size
+
+    def list_keys(self, prefix: str) -> list[str]:
+        base = self._path(prefix.rpartition("/")[0]) if "/" in prefix else self._root
+        keys = (self._key(Path(folder, name)) for folder, names in self._walk(base) for name in names)
+        return sorted(key for key in keys if key.startswith(prefix))
+
+    def delete(self, key: str) -> None:
+        try:
+            self._path(key).unlink()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return
+
+    def uri(self, key: str) -> str:
+        return str(self._path(key))
+
+    def download_url(self, key: str, *, filename: str) -> str | None:
+        return None
+
+    def check_writable(self) -> None:
+        with new_incoming_file(self._incoming) as (file, _):
+            file.write(b"\0")
+            file.flush()
+
+    def sweep_leftovers(self) -> int:
+        """Remove what writers that were killed left behind; returns how many files."""
+        return sweep(self._incoming)
+
+    def _path(self, key: str) -> Path:
+        return self._root / check_key(key)
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix()
+
+    def _walk(self, base: Path) -> Iterator[tuple[str, list[str]]]:
+        for folder, folders, names in os.walk(base):
+            if RESERVED_SEGMENT in folders:
+                folders.remove(RESERVED_SEGMENT)
+            yield folder, names
+
+    def _chunks(self, key: str, *, start: int, end: int) -> Iterator[bytes]:
+        try:
+            file = self._path(key).open("rb")
+        except FileNotFoundError as error:
+            raise _not_found(key) from error
+        with file:
+            file.seek(start)
+            while start < end and (chunk := file.read(min(READ_BYTES, end - start))):
+                start += len(chunk)
+                yield chunk
+
+    def _sync_folders(self, folder: Path) -> None:
+        """Make the new names durable: a file's own fsync says nothing about the folders it lies in."""
+        for parent in (folder, *folder.parents):
+            descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            if parent == self._root:
+                return
+
+
+def _not_found(key: str) -> ObjectNotFound:
+    return ObjectNotFound(f"no object lies under the key {key!r}")
