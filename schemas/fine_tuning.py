@@ -3,7 +3,7 @@
 beta, told the right way round: a *higher* beta holds the policy *closer* to the reference.
 """
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
@@ -15,42 +15,32 @@ LrScheduler = Literal["linear", "cosine", "constant"]
 Precision = Literal["fp32", "bf16"]
 ReferenceType = Literal["initial", "base"]
 
-Value = TypeVar("Value")
 
-
-def _auto_or_value(given: object) -> str:
-    return "auto" if isinstance(given, str) else "value"
+def _auto_or_number(given: object) -> str:
+    return "auto" if isinstance(given, str) else "number"
 
 
 Auto = Annotated[Literal["auto"], Tag("auto")]
-AutoOrFloat = Annotated[Auto | Annotated[float, Tag("value")], Discriminator(_auto_or_value)]
-AutoOrInt = Annotated[Auto | Annotated[int, Tag("value")], Discriminator(_auto_or_value)]
+AutoOr = Discriminator(_auto_or_number)
+"""One error a field: without it pydantic reports a wrong number and a wrong "auto" for the same value."""
 
 
 class DpoHyperparameters(Request):
     """Each `"auto"` is resolved once the file's pairs are counted, and the job then shows the number."""
 
-    beta: Annotated[Auto | Annotated[float, Field(gt=0, le=2), Tag("value")], Discriminator(_auto_or_value)] = "auto"
+    beta: Annotated[Auto | Annotated[float, Field(gt=0, le=2), Tag("number")], AutoOr] = "auto"
     """Strength of the implicit KL term. Higher: closer to the reference."""
-    batch_size: Annotated[Auto | Annotated[int, Field(ge=1, le=256), Tag("value")], Discriminator(_auto_or_value)] = (
-        "auto"
-    )
+    batch_size: Annotated[Auto | Annotated[int, Field(ge=1, le=256), Tag("number")], AutoOr] = "auto"
     """Pairs per optimizer step."""
-    n_epochs: Annotated[Auto | Annotated[int, Field(ge=1, le=50), Tag("value")], Discriminator(_auto_or_value)] = "auto"
-    learning_rate_multiplier: Annotated[
-        Auto | Annotated[float, Field(gt=0, le=100), Tag("value")], Discriminator(_auto_or_value)
-    ] = "auto"
+    n_epochs: Annotated[Auto | Annotated[int, Field(ge=1, le=50), Tag("number")], AutoOr] = "auto"
+    learning_rate_multiplier: Annotated[Auto | Annotated[float, Field(gt=0, le=100), Tag("number")], AutoOr] = "auto"
     """Times the model's registered base rate."""
-    learning_rate: Annotated[Auto | Annotated[float, Field(gt=0, le=1), Tag("value")], Discriminator(_auto_or_value)] = (
-        "auto"
-    )
+    learning_rate: Annotated[Auto | Annotated[float, Field(gt=0, le=1), Tag("number")], AutoOr] = "auto"
     """Overrides the multiplier."""
     loss_type: LossType = "sigmoid"
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Probability that a label is flipped (cDPO, arXiv:2305.18290 app.)."""
-    max_length: Annotated[Auto | Annotated[int, Field(ge=16, le=32_768), Tag("value")], Discriminator(_auto_or_value)] = (
-        "auto"
-    )
+    max_length: Annotated[Auto | Annotated[int, Field(ge=16, le=32_768), Tag("number")], AutoOr] = "auto"
     """Tokens of prompt + completion."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
     lr_scheduler: LrScheduler = "linear"
@@ -58,13 +48,14 @@ class DpoHyperparameters(Request):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
 
 
+ModuleNames = Annotated[tuple[str, ...], Field(min_length=1, max_length=64, strict=False)]
+
+
 class LoraOptions(Request):
     r: Annotated[int, Field(ge=1, le=256)] = 16
     alpha: Annotated[int, Field(ge=1, le=1024)] = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: Annotated[tuple[str, ...], Field(min_length=1, max_length=64, strict=False)] | Literal["all-linear"] = (
-        "all-linear"
-    )
+    target_modules: ModuleNames | Literal["all-linear"] = "all-linear"
     use_rslora: bool = False
 
 
@@ -74,7 +65,7 @@ class ReferenceOptions(Request):
 
 
 class EvaluationOptions(Request):
-    every_steps: AutoOrInt = "auto"
+    every_steps: Annotated[Auto | Annotated[int, Field(ge=1), Tag("number")], AutoOr] = "auto"
     """Optimizer steps between evaluations on the validation file; the last step is always evaluated."""
 
 

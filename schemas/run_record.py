@@ -1,8 +1,8 @@
 """What a trainer leaves in its run folder: event chunks, checkpoint manifests, `outcome.json`.
 
-Every event has a `key` that names what it tells ("step:17", "evaluation:20", "checkpoint:20"). A resumed run tells again
-what happened after its checkpoint, with the same key and the same numbers; the reader keeps the first of each key,
-so nobody sees a step twice or misses one.
+Every event has a `key` that names what it tells ("step:17", "checkpoint:20"). A resumed run tells again what happened
+after its checkpoint, with the same key and the same numbers; the reader keeps the first of each key, so nobody sees a
+step twice or misses one.
 """
 
 from typing import Literal
@@ -72,6 +72,7 @@ class RunEvent(Record):
     level: Literal["info", "warn", "error"]
     message: str
     step_metrics: StepMetrics | None = None
+    """Key `step:N`; at an evaluation step the same event carries `evaluation` too."""
     evaluation: EvaluationMetrics | None = None
     checkpoint: CheckpointRecord | None = None
 

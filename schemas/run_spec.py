@@ -12,8 +12,6 @@ from schemas.base import Record
 from schemas.fine_tuning import LossType, LrScheduler, Precision, ReferenceType
 from schemas.preference_rows import RowFormat
 
-SPEC_VERSION = 1
-
 
 class ModelSource(Record):
     id: str
@@ -60,7 +58,7 @@ class LoraParameters(Record):
 
 
 class RunSpec(Record):
-    version: Literal[1] = SPEC_VERSION
+    version: Literal[1] = 1
     run_id: str
     job_id: str
     fine_tuned_model: str

@@ -1,12 +1,12 @@
 """The service's errors. Each knows its HTTP status and code; the API renders them in one place.
 
-    ServiceError
-    ├── InvalidRequest 400
-    ├── Unauthorized 401
-    ├── NotFound 404
-    ├── Conflict 409
-    ├── PayloadTooLarge 413
-    └── Unavailable 503
+ServiceError
+├── InvalidRequest 400
+├── Unauthorized 401
+├── NotFound 404
+├── Conflict 409
+├── PayloadTooLarge 413
+└── Unavailable 503
 """
 
 from typing import ClassVar

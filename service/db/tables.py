@@ -1,4 +1,4 @@
-"""The tables. Money of the house: `jobs` is the queue, `runs` the attempts, `run_events` what a user polls.
+"""The tables. `jobs` is the queue, `runs` the attempts, `run_events` what a user polls.
 
 Timestamps are aware UTC. Constraints are named, so that migrations can name them too.
 """
@@ -114,7 +114,6 @@ class JobRow(Table):
     """Number of the current run, 0 before the first: the fencing token's second half."""
     event_count: Mapped[int] = mapped_column(Integer)
     """Events so far: the sequence number of the newest one."""
-    cancel_requested_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -165,6 +164,7 @@ class RunRow(Table):
     submitted_at: Mapped[datetime | None]
     """Null between claim and submit: a crash there is repaired by submitting again."""
     ended_at: Mapped[datetime | None]
+    """Null while the backend may still hold processes of it."""
     end_reason: Mapped[str | None] = mapped_column(Text)
     chunks_ingested: Mapped[int] = mapped_column(Integer)
 

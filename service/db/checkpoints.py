@@ -1,0 +1,32 @@
+"""Checkpoints of jobs: the kept ones, each also a model by name."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from schemas.ids import JobId
+from service.db.tables import CheckpointRow
+
+
+class CheckpointRepository:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add_once(self, checkpoint: CheckpointRow) -> bool:
+        """Add it unless the job has one of that step already. True when added."""
+        known = self._session.scalar(
+            select(CheckpointRow.id).where(
+                CheckpointRow.job_id == checkpoint.job_id, CheckpointRow.step == checkpoint.step
+            )
+        )
+        if known is not None:
+            return False
+        self._session.add(checkpoint)
+        self._session.flush()
+        return True
+
+    def list_after(self, job_id: JobId, *, after: str | None, limit: int) -> list[CheckpointRow]:
+        """Newest first."""
+        query = select(CheckpointRow).where(CheckpointRow.job_id == job_id)
+        if after is not None:
+            query = query.where(CheckpointRow.id < after)
+        return list(self._session.scalars(query.order_by(CheckpointRow.id.desc()).limit(limit)))

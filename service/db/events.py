@@ -1,0 +1,87 @@
+"""Events of jobs: appended with a sequence that has no gap, each key once."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from schemas.ids import JobId
+from service.db.tables import JobRow, RunEventRow
+from service.identifiers import new_event_id
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    key: str
+    """What the event tells; a repeat of a key within a job is dropped."""
+    created_at: datetime
+    level: Literal["info", "warn", "error"]
+    message: str
+    data: dict[str, Any] | None = None
+    """Metrics; None makes it a message."""
+
+
+class EventRepository:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def append(self, job_id: JobId, events: list[NewEvent]) -> int:
+        """Add those whose key is new to the job, in order; return how many. Needs a writing transaction."""
+        # The update comes first: it takes the job's row lock, so that two writers cannot share a sequence number.
+        last_seq = self._session.scalar(
+            update(JobRow)
+            .where(JobRow.id == job_id)
+            .values(version=JobRow.version + 1)
+            .returning(JobRow.event_count)
+            .execution_options(synchronize_session=False)
+        )
+        if last_seq is None:
+            raise LookupError(f"no job {job_id}")
+        fresh = self._without_known_keys(job_id, events)
+        for seq, event in enumerate(fresh, start=last_seq + 1):
+            self._session.add(_row(job_id, seq, event))
+        self._session.flush()
+        self._session.execute(
+            update(JobRow)
+            .where(JobRow.id == job_id)
+            .values(event_count=last_seq + len(fresh))
+            .execution_options(synchronize_session=False)
+        )
+        return len(fresh)
+
+    def list_after(self, job_id: JobId, *, after: str | None, limit: int) -> list[RunEventRow] | None:
+        """Newest first; None when `after` is no event of this job."""
+        query = select(RunEventRow).where(RunEventRow.job_id == job_id)
+        if after is not None:
+            seq = self._session.scalar(
+                select(RunEventRow.seq).where(RunEventRow.job_id == job_id, RunEventRow.id == after)
+            )
+            if seq is None:
+                return None
+            query = query.where(RunEventRow.seq < seq)
+        return list(self._session.scalars(query.order_by(RunEventRow.seq.desc()).limit(limit)))
+
+    def _without_known_keys(self, job_id: JobId, events: list[NewEvent]) -> list[NewEvent]:
+        by_key = {event.key: event for event in reversed(events)}  # the first of a key wins
+        known = set(
+            self._session.scalars(
+                select(RunEventRow.key).where(RunEventRow.job_id == job_id, RunEventRow.key.in_(by_key))
+            )
+        )
+        return [event for event in events if event.key not in known and by_key[event.key] is event]
+
+
+def _row(job_id: JobId, seq: int, event: NewEvent) -> RunEventRow:
+    return RunEventRow(
+        id=new_event_id(),
+        job_id=job_id,
+        seq=seq,
+        key=event.key,
+        created_at=event.created_at,
+        level=event.level,
+        type="message" if event.data is None else "metrics",
+        message=event.message,
+        data=event.data,
+    )

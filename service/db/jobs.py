@@ -1,0 +1,89 @@
+"""Jobs: the queue. Every change of status goes through `advance`, `claim_next` or a fenced update."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from schemas.fine_tuning import JobStatus
+from schemas.ids import JobId, ProjectId
+from service.db.tables import JobMetadataRow, JobRow
+
+
+class JobRepository:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, job: JobRow, *, metadata: dict[str, str]) -> None:
+        self._session.add(job)
+        self._session.flush()
+        self._session.add_all(JobMetadataRow(job_id=job.id, key=key, value=value) for key, value in metadata.items())
+        self._session.flush()
+
+    def find(self, project_id: ProjectId, job_id: str) -> JobRow | None:
+        return self._session.scalars(select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)).first()
+
+    def find_any(self, job_id: JobId) -> JobRow | None:
+        """For the dispatcher, which serves all projects."""
+        return self._session.get(JobRow, job_id)
+
+    def list_after(
+        self, project_id: ProjectId, *, after: str | None, limit: int, metadata: dict[str, str]
+    ) -> list[JobRow]:
+        """Newest first."""
+        query = select(JobRow).where(JobRow.project_id == project_id)
+        if after is not None:
+            query = query.where(JobRow.id < after)
+        for key, value in metadata.items():
+            query = query.where(
+                JobRow.id.in_(
+                    select(JobMetadataRow.job_id).where(JobMetadataRow.key == key, JobMetadataRow.value == value)
+                )
+            )
+        return list(self._session.scalars(query.order_by(JobRow.id.desc()).limit(limit)))
+
+    def list_with_status(self, status: JobStatus, *, limit: int) -> list[JobRow]:
+        """Oldest first."""
+        query = select(JobRow).where(JobRow.status == status).order_by(JobRow.id).limit(limit)
+        return list(self._session.scalars(query))
+
+    def claim_next(self, *, now: datetime) -> JobRow | None:
+        """Move the oldest queued job to `running` under a new attempt, in one statement; None when none waits."""
+        oldest = (
+            select(JobRow.id)
+            .where(JobRow.status == "queued")
+            .order_by(JobRow.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        claimed = self._session.execute(
+            update(JobRow)
+            .where(JobRow.id == oldest, JobRow.status == "queued")
+            .values(status="running", attempt=JobRow.attempt + 1, version=JobRow.version + 1, started_at=now)
+            .returning(JobRow)
+        )
+        return claimed.scalars().first()
+
+    def next_attempt(self, job_id: JobId, *, seen_attempt: int) -> bool:
+        """Raise a running job's attempt, which fences its former run off. False: somebody else did."""
+        return self.update_running(job_id, attempt=seen_attempt, changes={"attempt": seen_attempt + 1})
+
+    def advance(self, job_id: JobId, *, seen: JobStatus, to: JobStatus, changes: dict[str, Any] | None = None) -> bool:
+        """Compare and set the status. False: the job is no longer `seen`. The caller asked `lifecycle.advance`."""
+        return self._change(job_id, JobRow.status == seen, changes={"status": to, **(changes or {})})
+
+    def update_running(self, job_id: JobId, *, attempt: int, changes: dict[str, Any]) -> bool:
+        """Change a running job, fenced: False when the job left `running` or this attempt is no longer its own."""
+        return self._change(job_id, JobRow.status == "running", JobRow.attempt == attempt, changes=changes)
+
+    def _change(self, job_id: JobId, *conditions: Any, changes: dict[str, Any]) -> bool:
+        changed = self._session.execute(
+            update(JobRow)
+            .where(JobRow.id == job_id, *conditions)
+            .values(version=JobRow.version + 1, **changes)
+            .returning(JobRow.id)
+            .execution_options(synchronize_session=False)
+        )
+        return changed.first() is not None

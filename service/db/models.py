@@ -1,0 +1,33 @@
+"""The `ft:` models of a project."""
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from schemas.ids import ProjectId
+from service.db.tables import ModelRow
+
+
+class ModelRepository:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, model: ModelRow) -> None:
+        self._session.add(model)
+        self._session.flush()
+
+    def find(self, project_id: ProjectId, name: str) -> ModelRow | None:
+        return self._session.scalars(
+            select(ModelRow).where(ModelRow.project_id == project_id, ModelRow.name == name)
+        ).first()
+
+    def list_of_project(self, project_id: ProjectId) -> list[ModelRow]:
+        """Newest first. The SDK's model list is not paged."""
+        query = select(ModelRow).where(ModelRow.project_id == project_id).order_by(ModelRow.created_at.desc())
+        return list(self._session.scalars(query))
+
+    def delete(self, project_id: ProjectId, name: str) -> ModelRow | None:
+        """Return the row this call removed."""
+        removed = self._session.execute(
+            delete(ModelRow).where(ModelRow.project_id == project_id, ModelRow.name == name).returning(ModelRow)
+        )
+        return removed.scalars().first()

@@ -1,0 +1,48 @@
+"""Runs: the attempts of jobs."""
+
+from datetime import datetime
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from schemas.ids import JobId, RunId
+from service.db.tables import RunRow
+
+
+class RunRepository:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, run: RunRow) -> None:
+        self._session.add(run)
+        self._session.flush()
+
+    def find(self, run_id: RunId) -> RunRow | None:
+        return self._session.get(RunRow, run_id)
+
+    def list_open(self) -> list[RunRow]:
+        """Runs that the backend may still hold processes of, oldest first, whatever their jobs' status."""
+        return list(self._session.scalars(select(RunRow).where(RunRow.ended_at.is_(None)).order_by(RunRow.id)))
+
+    def list_of_job(self, job_id: JobId) -> list[RunRow]:
+        """Newest attempt first."""
+        query = select(RunRow).where(RunRow.job_id == job_id).order_by(RunRow.attempt.desc())
+        return list(self._session.scalars(query))
+
+    def mark_submitted(self, run_id: RunId, *, now: datetime) -> None:
+        self._session.execute(update(RunRow).where(RunRow.id == run_id).values(submitted_at=now))
+
+    def mark_ended(self, run_id: RunId, *, now: datetime, reason: str) -> None:
+        self._session.execute(
+            update(RunRow).where(RunRow.id == run_id, RunRow.ended_at.is_(None)).values(ended_at=now, end_reason=reason)
+        )
+
+    def advance_chunks(self, run_id: RunId, *, seen: int, to: int) -> bool:
+        """Compare and set the count of ingested chunks. False: another ingest was faster."""
+        changed = self._session.execute(
+            update(RunRow)
+            .where(RunRow.id == run_id, RunRow.chunks_ingested == seen)
+            .values(chunks_ingested=to)
+            .returning(RunRow.id)
+        )
+        return changed.first() is not None

@@ -1,0 +1,70 @@
+"""The model registry: the allow-list of base models. An id not in it cannot be trained, whatever it names elsewhere.
+
+A TOML file, one table a model:
+
+    [models."smollm2-135m-instruct"]
+    uri = "/srv/models/smollm2-135m-instruct"   # a folder in Hugging Face's layout, or s3://bucket/prefix
+    max_length = 8192                           # tokens the model can read
+    base_learning_rate = 5e-5                   # what learning_rate_multiplier multiplies
+    precision = "fp32"
+    gpus = 0                                    # needed by one worker
+    owned_by = "HuggingFaceTB"
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from schemas.base import Record
+from schemas.fine_tuning import Precision
+
+DEFAULT_MODEL_ID = "smollm2-135m-instruct"
+
+
+class BaseModelEntry(Record):
+    uri: Annotated[str, Field(min_length=1)]
+    max_length: Annotated[int, Field(ge=16)]
+    base_learning_rate: Annotated[float, Field(gt=0)]
+    precision: Precision = "bf16"
+    gpus: Annotated[int, Field(ge=0)] = 1
+    owned_by: str = "registry"
+
+
+Registry = Mapping[str, BaseModelEntry]
+
+
+class RegistryError(ValueError):
+    """The models file cannot be used."""
+
+
+def load_registry(models_file: Path) -> Registry:
+    """Raises: RegistryError, naming the file, the field and the value."""
+    try:
+        document = tomllib.loads(models_file.read_text(encoding="utf-8"))
+        return TypeAdapter(dict[str, BaseModelEntry]).validate_python(document.get("models", {}))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RegistryError(f"models file {models_file}: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        raise RegistryError(f"models file {models_file}: models.{path}: {first['msg']}") from error
+
+
+def default_model_folder(data_dir: Path) -> Path:
+    return data_dir / "models" / DEFAULT_MODEL_ID
+
+
+def default_registry(data_dir: Path) -> Registry:
+    """The one model that the embedded default makes itself."""
+    entry = BaseModelEntry(
+        uri=str(default_model_folder(data_dir)),
+        max_length=8192,
+        base_learning_rate=5e-5,
+        precision="fp32",
+        gpus=0,
+        owned_by="HuggingFaceTB",
+    )
+    return {DEFAULT_MODEL_ID: entry}

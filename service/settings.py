@@ -1,0 +1,44 @@
+"""Every setting, read once from `DPO_…` variables at an entry point and passed down in parts.
+
+The defaults run everything in one process on one machine; each grows into its production counterpart.
+"""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="DPO_", frozen=True, extra="ignore")
+
+    data_dir: Path = Path("data")
+    """Database, objects, models and the local cluster's files, when those are the embedded ones."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65_535)
+    bootstrap_key: SecretStr | None = None
+    """The first API key. Absent: made, printed once, kept as a hash."""
+    database_url: str | None = None
+    """SQLAlchemy URL. Absent: SQLite in the data folder."""
+    storage_url: str | None = None
+    """A folder or `s3://bucket/prefix`. Absent: a folder in the data folder."""
+    backend: str = Field(default="ray", pattern="^(ray|process)$")
+    """`ray`: Ray Jobs. `process`: plain local processes, for tests and laptops without Ray."""
+    ray_address: str | None = None
+    """`http://head:8265` of a running cluster. Absent: a local Ray, started and stopped with the service."""
+    models_file: Path | None = None
+    """TOML registry of base models. Absent: the default model, made on the first start."""
+    max_attempts: int = Field(default=3, ge=1, le=20)
+    """Runs of one job before it fails with the cause of the last one."""
+
+    @property
+    def resolved_data_dir(self) -> Path:
+        return self.data_dir.expanduser().resolve()
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.resolved_data_dir / 'dpo.sqlite3'}"
+
+    @property
+    def resolved_storage_url(self) -> str:
+        return self.storage_url or str(self.resolved_data_dir / "objects")
