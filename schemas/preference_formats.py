@@ -11,9 +11,11 @@ from schemas.row_errors import RowError, describe_type, nearest, shown
 
 RowFormat = Literal["openai", "trl_explicit", "trl_implicit", "hh_rlhf"]
 
-OPENAI_FIELDS = frozenset(
-    {"input", "preferred_output", "non_preferred_output", "preferred_completion", "non_preferred_completion"}
-)
+OLDER_NAMES = {
+    "preferred_completion": "preferred_output",
+    "non_preferred_completion": "non_preferred_output",
+}
+OPENAI_FIELDS = frozenset({"input", *OLDER_NAMES, *OLDER_NAMES.values()})
 TRL_FIELDS = frozenset({"prompt", "chosen", "rejected"})
 FORMATS = (
     'give "input", "preferred_output" and "non_preferred_output", or "prompt", "chosen" and "rejected", '
@@ -86,6 +88,17 @@ def detect_format(row: Mapping[str, object]) -> RowFormat:
     if "chosen" in row or "rejected" in row:
         return "trl_implicit" if isinstance(row.get("chosen", row.get("rejected")), list) else "hh_rlhf"
     raise _unknown_format(row)
+
+
+def uses_older_names(row: Mapping[str, object]) -> bool:
+    """Whether an OpenAI row says `…_completion` for `…_output`. Raises: RowError when it says both."""
+    older = next((name for name in row if name in OLDER_NAMES), None)
+    if older is None:
+        return False
+    newer = next((name for name in row if name in OLDER_NAMES.values()), None)
+    if newer:
+        raise RowError(older, f'is an older name and stands beside "{newer}"; use "{OLDER_NAMES[older]}"')
+    return True
 
 
 def check_sides_alike(row: Mapping[str, object], *names: str) -> None:

@@ -25,6 +25,7 @@ from schemas.preference_formats import (
     TrlTextRow,
     check_sides_alike,
     detect_format,
+    uses_older_names,
 )
 from schemas.row_errors import RowError, row_error_from
 from schemas.row_json import JsonObject, read_object
@@ -63,7 +64,7 @@ def parse_row(line: bytes, *, row_format: RowFormat | None) -> tuple[RowFormat, 
 
 
 def _read_openai(row: JsonObject) -> PreferencePair:
-    if "preferred_completion" in row or "non_preferred_completion" in row:
+    if uses_older_names(row):
         older = _validate(OpenAiCompletionRow, row)
         chosen = Side("preferred_completion", older.preferred_completion)
         rejected = Side("non_preferred_completion", older.non_preferred_completion)

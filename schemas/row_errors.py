@@ -95,9 +95,7 @@ def _reason(finding: ErrorDetails, row_fields: Iterable[str]) -> str:
         case "missing":
             return "is missing; add it"
         case "extra_forbidden":
-            meant = _meant_field(finding, row_fields)
-            unread = UNREAD_FIELDS.get(str(finding["loc"][-1]), "is not a known field; remove it")
-            return f'is not a known field; did you mean "{meant}"?' if meant else unread
+            return _unknown_field(finding, row_fields)
         case "too_short":
             return "is empty; give at least one item or leave the field out"
         case "literal_error":
@@ -106,6 +104,12 @@ def _reason(finding: ErrorDetails, row_fields: Iterable[str]) -> str:
             return f"is {describe_type(value)}; {REMEDIES[kind]}"
         case _:
             return f"is {_shown_value(value)}; {finding['msg'][:1].lower()}{finding['msg'][1:]}"
+
+
+def _unknown_field(finding: ErrorDetails, row_fields: Iterable[str]) -> str:
+    unread = UNREAD_FIELDS.get(str(finding["loc"][-1]))
+    meant = _meant_field(finding, row_fields)
+    return unread or (f'is not a known field; did you mean "{meant}"?' if meant else "is not a known field; remove it")
 
 
 def _shown_value(value: object) -> str:

@@ -6,7 +6,7 @@ with its own bound on recursion.
 
 import jiter
 
-from schemas.row_errors import RowError, describe_type
+from schemas.row_errors import RowError, describe_type, shown
 
 ESCAPED_NUL = b"\\u0000"
 JsonObject = dict[str, object]
@@ -61,11 +61,11 @@ def _refuse_nul(value: object, *, path: str) -> None:
     # Depth is bounded by jiter's own limit.
     match value:
         case str() if "\0" in value:
-            raise RowError(path, r"has a NUL character (\u0000); remove it")
+            raise RowError(shown(path), r"has a NUL character (\u0000); remove it")
         case dict():
             for name, inner in value.items():
                 if "\0" in name:
-                    raise RowError(path or None, r"has a NUL character (\u0000) in a field's name; remove it")
+                    raise RowError(shown(path) or None, r"has a NUL character (\u0000) in a field's name; remove it")
                 _refuse_nul(inner, path=f"{path}.{name}" if path else name)
         case list():
             for index, inner in enumerate(value):
