@@ -39,16 +39,16 @@ def _syntax_error(line: bytes, found: str) -> RowError:
         return RowError(None, f"is not UTF-8: {at} of the line; save the file as UTF-8")
     if b"\0" in line:
         return RowError(None, f"has a NUL byte at offset {line.index(0)}; remove it (UTF-16 files are full of them)")
-    what, _, position = found.partition(" at line 1 ")
-    where = position or "the end"
+    what, _, position = found.rpartition(" at line ")
+    where = f"line {position}".removeprefix("line 1 ")
     if what.startswith("Detected duplicate key"):
-        return RowError(None, f"has {what.removeprefix('Detected ')} twice, at {where}; keep one")
+        return RowError(None, f"has {shown(what.removeprefix('Detected '))} twice, at {where}; keep one")
     if what in REASONS:
         return RowError(None, f"{REASONS[what]} (at {where})")
-    literal = _non_finite_literal(line, position)
+    literal = _non_finite_literal(line, where)
     if literal:
         return RowError(None, f"has {literal} at {where}, which is not JSON; give a finite number or null")
-    return RowError(None, f"is not valid JSON at {where}: {what}")
+    return RowError(None, f"is not valid JSON at {where}: {shown(what)}")
 
 
 def _non_finite_literal(line: bytes, position: str) -> str | None:

@@ -1,0 +1,120 @@
+"""What is a folder's alone: killed writers, full disks, paths."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.storage.folder import FolderStore
+from service.storage.open_store import UnknownStorageUrl, open_store
+
+WRITER = """
+import pathlib, sys
+from service.storage.folder import FolderStore
+def chunks():
+    yield b"x" * 1_000_000
+    print("writing", flush=True)
+    sys.stdin.read()
+FolderStore(pathlib.Path(sys.argv[1])).write("a", chunks())
+"""
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in the middle of a write."""
+    arguments = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"writing\n"
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """The kernel refuses bytes past 64 KiB, as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def parts_in(root: Path) -> list[Path]:
+    return list(root.rglob("*.part"))
+
+
+def test_what_a_killed_writer_left_is_swept_when_the_store_is_opened(
+    tmp_path: Path, writer: subprocess.Popen[bytes]
+) -> None:
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    assert parts_in(tmp_path)
+
+    store = open_store(str(tmp_path))
+
+    assert parts_in(tmp_path) == []
+    assert store.list_keys("") == []
+
+
+def test_a_sweep_leaves_a_living_writer_alone(tmp_path: Path, writer: subprocess.Popen[bytes]) -> None:
+    assert FolderStore(tmp_path).sweep_leftovers() == 0
+
+    writer.communicate(timeout=30)
+
+    assert FolderStore(tmp_path).size_bytes("a") == 1_000_000
+    assert parts_in(tmp_path) == []
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+
+    with pytest.raises(OSError, match="too large"):
+        store.write("files/a", [b"x" * 10_000] * 10)
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(OSError, match="file"):
+        FolderStore(tmp_path / "file" / "store").check_writable()
+
+
+def test_uris_are_absolute_paths_that_a_trainer_can_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = FolderStore(Path("here"))
+    store.write("files/a", [b"x"])
+
+    assert store.uri("files/a") == str(tmp_path / "here/files/a")
+    assert Path(store.uri("files/a")).read_bytes() == b"x"
+    assert store.download_url("files/a", filename="a.jsonl") is None
+
+
+def test_an_object_is_readable_as_the_users_umask_says(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    old = os.umask(0o022)
+    store.write("a", [b"x"])
+    os.umask(old)
+
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_a_folder_is_opened_by_path_and_by_url(tmp_path: Path, form: str) -> None:
+    root = tmp_path / "with space"
+    open_store(form.format(root)).write("a", [b"x"])
+
+    assert (root / "a").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/prefix", "ftp://host/x", "", "file://", "file://host/x", "a\0b"])
+def test_a_storage_url_of_another_kind_says_what_is_spoken(url: str) -> None:
+    with pytest.raises(UnknownStorageUrl, match="file://"):
+        open_store(url)
