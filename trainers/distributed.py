@@ -1,0 +1,84 @@
+"""The workers of a run: data parallel, one flat sum of gradients a step. Worker 0 alone writes.
+
+Ray Train has initialised `torch.distributed` before the loop starts; under torchrun we do it, from its environment.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def writes(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum over all workers."""
+        total = values.clone()
+        if self.world_size > 1:
+            dist.all_reduce(total)
+        return total
+
+    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Sum gradients in place; a worker without pairs in this step counts as zero."""
+        if self.world_size == 1:
+            return
+        flat = torch.cat([_gradient(parameter).reshape(-1) for parameter in parameters])
+        dist.all_reduce(flat)
+        parts = torch.split(flat, [parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def from_first(self, value: Value) -> Value:
+        """Return worker 0's value on every worker."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, device=self.device if self.device.type == "cuda" else None)
+        return box[0]
+
+    def wait(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def open_workers(*, gpus_per_worker: int) -> Iterator[Workers]:
+    """Join the process group, or be the only worker."""
+    device = _device() if gpus_per_worker else torch.device("cpu")
+    joined_here = not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if joined_here:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        if dist.is_initialized():
+            yield Workers(dist.get_rank(), dist.get_world_size(), device)
+        else:
+            yield Workers(0, 1, device)
+    finally:
+        if joined_here:
+            dist.destroy_process_group()
+
+
+def _device() -> torch.device:
+    """The GPU of this worker. Ray shows each worker its own alone, torchrun shows all of them to each."""
+    if torch.cuda.device_count() > 1:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cuda", 0)
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

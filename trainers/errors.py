@@ -1,0 +1,57 @@
+"""Why a run cannot succeed as it was asked; told to the user in `outcome.json` and never retried.
+
+Everything else that is raised is the infrastructure's fault: no outcome is written and the run is tried again. The
+errors travel between processes by pickle, hence one positional message each.
+
+    TrainerError
+    ├── InvalidTrainingFile · InvalidValidationFile
+    ├── UnusableModel · UnusableAdapter · InvalidLoraTargets
+    └── NonFiniteLoss · ReferenceContractBroken
+    RunStopped (not the user's doing)
+"""
+
+
+class TrainerError(Exception):
+    code = "training_failed"
+    param: str | None = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidTrainingFile(TrainerError):
+    code = "invalid_training_file"
+    param = "training_file"
+
+
+class InvalidValidationFile(TrainerError):
+    code = "invalid_validation_file"
+    param = "validation_file"
+
+
+class UnusableModel(TrainerError):
+    code = "model_not_usable"
+    param = "model"
+
+
+class UnusableAdapter(TrainerError):
+    code = "adapter_not_usable"
+    param = "model"
+
+
+class InvalidLoraTargets(TrainerError):
+    code = "invalid_lora_target_modules"
+    param = "method.dpo.lora.target_modules"
+
+
+class NonFiniteLoss(TrainerError):
+    code = "non_finite_loss"
+
+
+class ReferenceContractBroken(TrainerError):
+    code = "reference_contract_broken"
+
+
+class RunStopped(Exception):
+    """The run was asked to stop (SIGTERM) and did, between two steps; another attempt goes on from its checkpoint."""

@@ -1,0 +1,51 @@
+"""What happened, for whoever polls the job: numbered chunks of JSONL, each written once and never touched again."""
+
+import time
+
+from schemas.run_layout import EVENTS, event_chunk
+from schemas.run_record import RunEvent
+from trainers.run_folder import RunFolder
+
+FLUSH_EVERY_S = 1.0
+
+
+class EventLog:
+    """Buffers events and writes a chunk before a reader would miss one for more than about a second.
+
+    Chunk numbers go on where an earlier process left them in the same folder.
+    """
+
+    def __init__(self, folder: RunFolder, *, is_writer: bool) -> None:
+        self._folder = folder
+        self._is_writer = is_writer
+        self._next_chunk = len(folder.names(EVENTS)) + 1 if is_writer else 1
+        self._buffer: list[RunEvent] = []
+        self._flushed_at = self._told_at = time.monotonic()
+
+    def tell(self, event: RunEvent) -> None:
+        if not self._is_writer:
+            return
+        self._buffer.append(event)
+        now = time.monotonic()
+        # The next event is as far away as the last one was: flush now when that would be too late.
+        expected_next = now + (now - self._told_at)
+        self._told_at = now
+        if expected_next - self._flushed_at >= FLUSH_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        self._flushed_at = time.monotonic()
+        if not self._buffer:
+            return
+        lines = "".join(f"{event.model_dump_json(exclude_none=True)}\n" for event in self._buffer)
+        self._folder.write(event_chunk(self._next_chunk), lines.encode())
+        self._next_chunk += 1
+        self._buffer.clear()
+
+
+def message(key: str, text: str) -> RunEvent:
+    return RunEvent(key=key, created_at=time.time(), level="info", message=text)
+
+
+def warning(key: str, text: str) -> RunEvent:
+    return RunEvent(key=key, created_at=time.time(), level="warn", message=text)
