@@ -12,18 +12,6 @@ from schemas.base import Request
 from schemas.row_errors import describe_type, shown
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
-ROLE_REMEDIES = {
-    "function": 'is "function", which OpenAI retired; use the role "tool" with a "tool_call_id"',
-    "human": 'is "human"; use the role "user"',
-    "gpt": 'is "gpt"; use the role "assistant"',
-    "bot": 'is "bot"; use the role "assistant"',
-}
-
-
-def _check_role(value: object) -> object:
-    if isinstance(value, str) and value in ROLE_REMEDIES:
-        raise _finding("", ROLE_REMEDIES[value])
-    return value
 
 
 def _join_text_parts(value: object) -> object:
@@ -69,7 +57,7 @@ class ToolCall(Request):
 class Message(Request):
     """A chat message as OpenAI writes it; `content` is text, text parts (joined), or null beside `tool_calls`."""
 
-    role: Annotated[Role, BeforeValidator(_check_role)]
+    role: Role
     content: Annotated[str | None, BeforeValidator(_join_text_parts)] = None
     tool_calls: Annotated[tuple[ToolCall, ...], Field(strict=False, min_length=1)] | None = None
     tool_call_id: str | None = None

@@ -4,7 +4,11 @@ Source: https://github.com/anthropics/hh-rlhf
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
+
+from pydantic import TypeAdapter
 
 from schemas.chat_messages import Message
 from schemas.row_errors import RowError
@@ -13,6 +17,7 @@ HUMAN = "\n\nHuman:"
 ASSISTANT = "\n\nAssistant:"
 TURN = re.compile("\n\n(Human|Assistant):")
 ROLES = {"Human": "user", "Assistant": "assistant"}
+MESSAGES = TypeAdapter(tuple[Message, ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +36,10 @@ def split_transcripts(chosen: str, rejected: str) -> TranscriptPair:
         raise RowError(
             "rejected", f'differs from "chosen" at turn {turn}, before the last answer; give both sides one prompt'
         )
-    return TranscriptPair(
-        prompt=_turns(chosen_prompt),
-        chosen=_message("Assistant", chosen_answer),
-        rejected=_message("Assistant", rejected_answer),
+    *prompt, chosen_message, rejected_message = _messages(
+        *_turns(chosen_prompt), ("Assistant", chosen_answer), ("Assistant", rejected_answer)
     )
+    return TranscriptPair(tuple(prompt), chosen_message, rejected_message)
 
 
 def _split_answer(transcript: str, *, field: str) -> tuple[str, str]:
@@ -50,21 +54,19 @@ def _split_answer(transcript: str, *, field: str) -> tuple[str, str]:
     return prompt, answer
 
 
-def _turns(transcript: str) -> tuple[Message, ...]:
+def _turns(transcript: str) -> Iterator[tuple[str, str]]:
     _, *marks_and_texts = TURN.split(transcript)
-    return tuple(map(_message, marks_and_texts[::2], marks_and_texts[1::2]))
+    return zip(marks_and_texts[::2], marks_and_texts[1::2], strict=True)
 
 
-def _message(speaker: str, text: str) -> Message:
-    return Message.model_validate({"role": ROLES[speaker], "content": text.removeprefix(" ")})
+def _messages(*turns: tuple[str, str]) -> tuple[Message, ...]:
+    # All at once: a call into pydantic costs as much as a message.
+    return MESSAGES.validate_python(
+        tuple({"role": ROLES[speaker], "content": text.removeprefix(" ")} for speaker, text in turns)
+    )
 
 
 def _first_difference(chosen: str, rejected: str) -> int:
     """Number, from 1, of the first turn that is not the same."""
     pairs = zip(_turns(chosen), _turns(rejected), strict=False)
-    same = 0
-    for left, right in pairs:
-        if left != right:
-            break
-        same += 1
-    return same + 1
+    return 1 + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

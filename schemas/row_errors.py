@@ -5,12 +5,16 @@ A reason is a predicate: it is read after the field's name (`"chosen" is missing
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 SHOWN_CHARACTERS = 60
+NEAR = 0.65
+"""Similarity at which a name is a misspelling: "promt" is, "content" for "chosen" is not."""
+INPUT_SHOULD = re.compile("^(Input|String) should")
 TYPE_NAMES = {
     dict: "an object",
     list: "a list",
@@ -25,6 +29,12 @@ MESSAGE_FIELDS = ("role", "content", "tool_calls", "tool_call_id", "name", "id",
 UNREAD_FIELDS = {
     "weight": 'is not read on messages: every token of both sides counts; remove it, or give the row a "weight"',
     "function_call": 'was retired by OpenAI; use "tool_calls"',
+}
+ROLE_REMEDIES = {
+    "function": 'is "function", which OpenAI retired; use the role "tool" with a "tool_call_id"',
+    "human": 'is "human"; use the role "user"',
+    "gpt": 'is "gpt"; use the role "assistant"',
+    "bot": 'is "bot"; use the role "assistant"',
 }
 REMEDIES = {
     "string_type": "give text",
@@ -79,7 +89,7 @@ def shown(text: str, *, limit: int = SHOWN_CHARACTERS) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` was probably meant to be."""
-    return next(iter(difflib.get_close_matches(name[:100], known, n=1)), None)
+    return next(iter(difflib.get_close_matches(name[:100], known, n=1, cutoff=NEAR)), None)
 
 
 def _meant_field(finding: ErrorDetails, row_fields: Iterable[str]) -> str | None:
@@ -98,12 +108,14 @@ def _reason(finding: ErrorDetails, row_fields: Iterable[str]) -> str:
             return _unknown_field(finding, row_fields)
         case "too_short":
             return "is empty; give at least one item or leave the field out"
+        case "literal_error" if finding["loc"][-1] == "role" and isinstance(value, str) and value in ROLE_REMEDIES:
+            return ROLE_REMEDIES[value]
         case "literal_error":
             return f"is {_shown_value(value)}; give {finding['ctx']['expected']}"
         case kind if kind in REMEDIES:
             return f"is {describe_type(value)}; {REMEDIES[kind]}"
         case _:
-            return f"is {_shown_value(value)}; {finding['msg'][:1].lower()}{finding['msg'][1:]}"
+            return f"is {_shown_value(value)}; {INPUT_SHOULD.sub('it must', finding['msg'])}"
 
 
 def _unknown_field(finding: ErrorDetails, row_fields: Iterable[str]) -> str:
