@@ -33,7 +33,7 @@ class DpoHyperparameters(Request):
     batch_size: Annotated[Auto | Annotated[int, Field(ge=1, le=256), Tag("number")], AutoOr] = "auto"
     """Pairs per optimizer step."""
     n_epochs: Annotated[Auto | Annotated[int, Field(ge=1, le=50), Tag("number")], AutoOr] = "auto"
-    learning_rate_multiplier: Annotated[Auto | Annotated[float, Field(gt=0, le=100), Tag("number")], AutoOr] = "auto"
+    learning_rate_multiplier: Annotated[Auto | Annotated[float, Field(gt=0), Tag("number")], AutoOr] = "auto"
     """Times the model's registered base rate."""
     learning_rate: Annotated[Auto | Annotated[float, Field(gt=0, le=1), Tag("number")], AutoOr] = "auto"
     """Overrides the multiplier."""
