@@ -24,9 +24,14 @@ class CheckpointRepository:
         self._session.flush()
         return True
 
-    def list_after(self, job_id: JobId, *, after: str | None, limit: int) -> list[CheckpointRow]:
-        """Newest first."""
+    def list_after(self, job_id: JobId, *, after: str | None, limit: int) -> list[CheckpointRow] | None:
+        """Newest first; None when `after` is no checkpoint of this job."""
         query = select(CheckpointRow).where(CheckpointRow.job_id == job_id)
         if after is not None:
-            query = query.where(CheckpointRow.id < after)
-        return list(self._session.scalars(query.order_by(CheckpointRow.id.desc()).limit(limit)))
+            step = self._session.scalar(
+                select(CheckpointRow.step).where(CheckpointRow.job_id == job_id, CheckpointRow.id == after)
+            )
+            if step is None:
+                return None
+            query = query.where(CheckpointRow.step < step)
+        return list(self._session.scalars(query.order_by(CheckpointRow.step.desc()).limit(limit)))

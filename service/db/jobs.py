@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from schemas.fine_tuning import JobStatus
@@ -29,7 +29,13 @@ class JobRepository:
         return self._session.get(JobRow, job_id)
 
     def list_after(
-        self, project_id: ProjectId, *, after: str | None, limit: int, metadata: dict[str, str]
+        self,
+        project_id: ProjectId,
+        *,
+        after: str | None,
+        limit: int,
+        metadata: dict[str, str],
+        without_metadata: bool = False,
     ) -> list[JobRow]:
         """Newest first."""
         query = select(JobRow).where(JobRow.project_id == project_id)
@@ -41,7 +47,16 @@ class JobRepository:
                     select(JobMetadataRow.job_id).where(JobMetadataRow.key == key, JobMetadataRow.value == value)
                 )
             )
+        if without_metadata:
+            query = query.where(~exists().where(JobMetadataRow.job_id == JobRow.id))
         return list(self._session.scalars(query.order_by(JobRow.id.desc()).limit(limit)))
+
+    def find_unfinished_on_model(self, project_id: ProjectId, model: str) -> JobRow | None:
+        """A job that starts from this model and has not ended."""
+        query = select(JobRow).where(
+            JobRow.project_id == project_id, JobRow.model == model, JobRow.finished_at.is_(None)
+        )
+        return self._session.scalars(query.limit(1)).first()
 
     def list_with_status(self, status: JobStatus, *, limit: int) -> list[JobRow]:
         """Oldest first."""

@@ -25,6 +25,11 @@ class ModelRepository:
         query = select(ModelRow).where(ModelRow.project_id == project_id).order_by(ModelRow.created_at.desc())
         return list(self._session.scalars(query))
 
+    def is_adapter_used(self, adapter_key: str) -> bool:
+        """A job's result and its last checkpoint may be one adapter under two names."""
+        query = select(ModelRow.name).where(ModelRow.adapter_key == adapter_key).limit(1)
+        return self._session.scalar(query) is not None
+
     def delete(self, project_id: ProjectId, name: str) -> ModelRow | None:
         """Return the row this call removed."""
         removed = self._session.execute(

@@ -21,6 +21,9 @@ class ProjectRepository:
         self._session.add(key)
         self._session.flush()
 
+    def find(self, project_id: ProjectId) -> ProjectRow | None:
+        return self._session.get(ProjectRow, project_id)
+
     def find_by_name(self, name: str) -> ProjectRow | None:
         return self._session.scalars(select(ProjectRow).where(ProjectRow.name == name)).first()
 

@@ -30,5 +30,10 @@ def advance(seen: JobStatus, to: JobStatus) -> JobStatus:
     return to
 
 
+def parse_status(stored: str) -> JobStatus:
+    """Return the status as its type; the table's own constraint admits no other."""
+    return next(status for status in ALLOWED if status == stored)
+
+
 def is_terminal(status: JobStatus) -> bool:
     return not ALLOWED[status]

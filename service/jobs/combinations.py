@@ -1,0 +1,72 @@
+"""Pure checks of values against each other and against the model: each is fine alone, not all together."""
+
+import re
+
+from schemas.fine_tuning import CreateJobRequest, DpoHyperparameters, ResourceOptions
+from service.jobs.hyperparameters import resolve_learning_rate
+from service.jobs.job_errors import InvalidJob
+from service.nearest import shown
+from service.registry import BaseModelEntry
+
+SUFFIX = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+HYPERPARAMETERS = "method.dpo.hyperparameters"
+
+
+def check_combinations(request: CreateJobRequest, entry: BaseModelEntry) -> None:
+    """Raises: InvalidJob."""
+    _check_suffix(request.suffix)
+    _check_files(request)
+    _check_loss(request.method.dpo.hyperparameters)
+    _check_sizes(request.method.dpo.hyperparameters, entry)
+    _check_resources(request.resources, entry)
+
+
+def _check_suffix(suffix: str | None) -> None:
+    if suffix is not None and not SUFFIX.fullmatch(suffix):
+        # A colon would make `ft:MODEL:PROJECT:SUFFIX:ID` ambiguous.
+        raise InvalidJob(f"suffix is {shown(suffix)}; use letters, digits and - _ . only", param="suffix")
+
+
+def _check_files(request: CreateJobRequest) -> None:
+    if request.validation_file == request.training_file:
+        raise InvalidJob(
+            f"validation_file is the training file, {shown(request.training_file)}; "
+            "give pairs that are not trained on, or leave it out",
+            param="validation_file",
+        )
+
+
+def _check_loss(chosen: DpoHyperparameters) -> None:
+    if chosen.label_smoothing > 0 and chosen.loss_type != "sigmoid":
+        raise InvalidJob(
+            f'label_smoothing is {chosen.label_smoothing} and loss_type is "{chosen.loss_type}", which excludes it; '
+            'set it to 0, or loss_type to "sigmoid"',
+            param=f"{HYPERPARAMETERS}.label_smoothing",
+        )
+
+
+def _check_sizes(chosen: DpoHyperparameters, entry: BaseModelEntry) -> None:
+    if chosen.max_length != "auto" and chosen.max_length > entry.max_length:
+        raise InvalidJob(
+            f"max_length is {chosen.max_length} and the model reads {entry.max_length} tokens; "
+            f'give at most {entry.max_length}, or "auto"',
+            param=f"{HYPERPARAMETERS}.max_length",
+        )
+    learning_rate = resolve_learning_rate(chosen, base_learning_rate=entry.base_learning_rate)
+    if not 0 < learning_rate <= 1:
+        raise InvalidJob(
+            f"learning_rate_multiplier is {chosen.learning_rate_multiplier}, times the model's base rate "
+            f"{entry.base_learning_rate}: a learning rate of {learning_rate}; it must lie in (0, 1]",
+            param=f"{HYPERPARAMETERS}.learning_rate_multiplier",
+        )
+
+
+def _check_resources(asked: ResourceOptions, entry: BaseModelEntry) -> None:
+    gpus = entry.gpus if asked.gpus is None else asked.gpus
+    if asked.workers is not None and gpus > 0:
+        given = f"resources.gpus is {gpus}" if asked.gpus is not None else f"the model trains on {gpus} GPU(s)"
+        raise InvalidJob(
+            f"resources.workers is {asked.workers} and {given}: there is one worker a GPU; "
+            "leave workers out, or set gpus to 0 to train on CPU",
+            param="resources.workers",
+        )

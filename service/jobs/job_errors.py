@@ -1,0 +1,32 @@
+"""What can be wrong with asking for a job.
+
+InvalidRequest 400: ModelNotFound, FileNotUsable, InvalidJob
+NotFound 404: JobNotFound
+Conflict 409: JobAlreadyEnded
+"""
+
+from service.errors import Conflict, InvalidRequest, NotFound
+
+
+class ModelNotFound(InvalidRequest):
+    """The job's model is neither in the registry nor an `ft:` model of the project."""
+
+    code = "model_not_found"
+
+
+class FileNotUsable(InvalidRequest):
+    """A file of the job does not exist in the project, or is not one to train on."""
+
+    code = "invalid_file"
+
+
+class InvalidJob(InvalidRequest):
+    """Two values that each are fine and exclude each other, or one that this model cannot take."""
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+
+
+class JobAlreadyEnded(Conflict):
+    code = "job_already_ended"

@@ -1,0 +1,142 @@
+"""Submit a job: everything that can be told at once is checked, then its row and first events are written together.
+
+The table is the queue: nothing else is told, the dispatcher finds the row.
+"""
+
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from schemas.fine_tuning import CreateJobRequest, FineTuningJob
+from schemas.ids import JobId, ProjectId
+from service.clock import Clock
+from service.db.engine import Database
+from service.db.events import EventRepository, NewEvent
+from service.db.files import FileRepository
+from service.db.jobs import JobRepository
+from service.db.models import ModelRepository
+from service.db.once import OncePer, create_once
+from service.db.projects import ProjectRepository
+from service.db.tables import JobRow
+from service.identifiers import new_job_id
+from service.jobs.combinations import check_combinations
+from service.jobs.job_errors import FileNotUsable, ModelNotFound
+from service.jobs.presentation import present_job
+from service.nearest import did_you_mean, shown
+from service.registry import Registry
+
+MAX_SEED = 2_147_483_647
+ID_CHARACTERS = 12
+"""Of the model's name: the last hex digits of the job's UUIDv7, all of them random."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    project_id: ProjectId
+    request: CreateJobRequest
+    once_per: OncePer | None
+
+
+def submit_job(submission: Submission, *, database: Database, registry: Registry, clock: Clock) -> FineTuningJob:
+    """Raises: ModelNotFound, FileNotUsable, InvalidJob, IdempotencyKeyReused."""
+    now = clock()
+
+    def create(session: Session) -> FineTuningJob:
+        return present_job(_create_job(session, submission.project_id, submission.request, registry, now=now))
+
+    return create_once(database, submission.once_per, create, answer_type=FineTuningJob, now=now)
+
+
+def _create_job(
+    session: Session, project_id: ProjectId, request: CreateJobRequest, registry: Registry, *, now: datetime
+) -> JobRow:
+    base_model = _find_base_model(session, project_id, request.model, registry)
+    check_combinations(request, registry[base_model])
+    for param, file_id in (("training_file", request.training_file), ("validation_file", request.validation_file)):
+        if file_id is not None:
+            _check_file(session, project_id, file_id, param=param, now=now)
+    job_id = new_job_id()
+    name = fine_tuned_model_name(
+        base_model, project=_project_name(session, project_id), suffix=request.suffix, job_id=job_id
+    )
+    job = _new_row(job_id, project_id, request, fine_tuned_model=name, now=now)
+    JobRepository(session).add(job, metadata=request.metadata or {})
+    EventRepository(session).append(job_id, _first_events(job))
+    session.refresh(job)
+    return job
+
+
+def fine_tuned_model_name(base_model: str, *, project: str, suffix: str | None, job_id: JobId) -> str:
+    """`ft:MODEL:PROJECT:SUFFIX:ID`; an absent suffix leaves its place empty, as at OpenAI."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", project)
+    return f"ft:{base_model}:{readable}:{suffix or ''}:{job_id[-ID_CHARACTERS:]}"
+
+
+def _find_base_model(session: Session, project_id: ProjectId, name: str, registry: Registry) -> str:
+    """The registry's id of the model that training starts from."""
+    if name in registry:
+        return name
+    tuned = ModelRepository(session).find(project_id, name)
+    if tuned is None:
+        known = [*registry, *(model.name for model in ModelRepository(session).list_of_project(project_id))]
+        raise ModelNotFound(
+            f"The model {shown(name)} does not exist; {did_you_mean(name, known, kind='models')}", param="model"
+        )
+    if tuned.base_model not in registry:
+        raise ModelNotFound(
+            f"The model {shown(name)} was tuned from {shown(tuned.base_model)}, which is no longer in the registry; "
+            f"{did_you_mean(tuned.base_model, registry, kind='base models')}",
+            param="model",
+        )
+    return tuned.base_model
+
+
+def _check_file(session: Session, project_id: ProjectId, file_id: str, *, param: str, now: datetime) -> None:
+    file = FileRepository(session).find(project_id, file_id, now=now)
+    if file is None:
+        raise FileNotUsable(
+            f"{param} {shown(file_id)} does not exist; upload it (POST /v1/files) and give its id", param=param
+        )
+    if file.purpose != "fine-tune":
+        raise FileNotUsable(
+            f'{param} {shown(file_id)} has the purpose "{file.purpose}"; give a file uploaded with purpose="fine-tune"',
+            param=param,
+        )
+
+
+def _project_name(session: Session, project_id: ProjectId) -> str:
+    project = ProjectRepository(session).find(project_id)
+    return project.name if project is not None else project_id
+
+
+def _new_row(
+    job_id: JobId, project_id: ProjectId, request: CreateJobRequest, *, fine_tuned_model: str, now: datetime
+) -> JobRow:
+    return JobRow(
+        id=job_id,
+        project_id=project_id,
+        status="validating_files",
+        version=0,
+        attempt=0,
+        event_count=0,
+        created_at=now,
+        request=request.model_dump(mode="json"),
+        model=request.model,
+        training_file_id=request.training_file,
+        validation_file_id=request.validation_file,
+        seed=secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed,
+        fine_tuned_model=fine_tuned_model,
+        result_file_ids=[],
+    )
+
+
+def _first_events(job: JobRow) -> list[NewEvent]:
+    files = ", ".join(file for file in (job.training_file_id, job.validation_file_id) if file is not None)
+    noun = "training file" if job.validation_file_id is None else "files"
+    return [
+        NewEvent("job:created", job.created_at, "info", f"Created fine-tuning job: {job.id}"),
+        NewEvent("job:validating_files", job.created_at, "info", f"Validating {noun}: {files}"),
+    ]

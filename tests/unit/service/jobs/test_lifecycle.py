@@ -1,0 +1,43 @@
+"""Every pair of states, one by one: the table here is written out and not computed."""
+
+import pytest
+
+from schemas.fine_tuning import JobStatus
+from service.jobs.lifecycle import ALLOWED, IllegalTransition, advance, is_terminal, parse_status
+
+STATES: tuple[JobStatus, ...] = ("validating_files", "queued", "running", "succeeded", "failed", "cancelled")
+LEGAL: set[tuple[JobStatus, JobStatus]] = {
+    ("validating_files", "queued"),
+    ("validating_files", "failed"),
+    ("validating_files", "cancelled"),
+    ("queued", "running"),
+    ("queued", "failed"),
+    ("queued", "cancelled"),
+    ("running", "succeeded"),
+    ("running", "failed"),
+    ("running", "cancelled"),
+}
+
+
+@pytest.mark.parametrize("seen", STATES)
+@pytest.mark.parametrize("to", STATES)
+def test_each_pair_of_states_is_a_transition_or_refused(seen: JobStatus, to: JobStatus) -> None:
+    if (seen, to) in LEGAL:
+        assert advance(seen, to) == to
+    else:
+        with pytest.raises(IllegalTransition, match=f"a {seen} job cannot become {to}"):
+            advance(seen, to)
+
+
+def test_the_table_names_every_state() -> None:
+    assert set(ALLOWED) == set(STATES)
+    assert {parse_status(state) for state in STATES} == set(STATES)
+
+
+@pytest.mark.parametrize(
+    ("status", "ended"),
+    [("validating_files", False), ("queued", False), ("running", False)]
+    + [("succeeded", True), ("failed", True), ("cancelled", True)],
+)
+def test_three_states_are_terminal(status: JobStatus, ended: bool) -> None:
+    assert is_terminal(status) is ended
