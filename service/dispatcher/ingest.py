@@ -1,0 +1,87 @@
+"""Read a run's new event chunks into the database, each chunk in one transaction.
+
+Effectively once: the run's count of chunks is compared and set, and an event's key is kept once per job, so a crash
+anywhere, a second dispatcher or a resumed run repeats nothing. Fenced: a run that is no longer its job's own adds none.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from schemas.ids import JobId, RunId
+from schemas.run_layout import event_chunk, run_prefix
+from schemas.run_record import RunEvent
+from service.db.events import EventRepository
+from service.db.jobs import JobRepository
+from service.db.runs import RunRepository
+from service.db.tables import JobRow, RunRow
+from service.dispatcher.checkpoint_rows import add_checkpoint
+from service.dispatcher.context import DispatchContext
+from service.dispatcher.run_events import damaged_chunk_event, job_event
+from service.storage.object_store import ObjectNotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    number: int
+    events: tuple[RunEvent, ...]
+    damage: str | None
+    """What is wrong with its first unreadable line."""
+
+
+def ingest_chunks(context: DispatchContext, job: JobRow, run: RunRow) -> None:
+    """Take every whole chunk that is there."""
+    prefix = run_prefix(JobId(job.id), RunId(run.id))
+    for number in count(run.chunks_ingested + 1):
+        try:
+            data = context.store.read(f"{prefix}/{event_chunk(number)}")
+        except ObjectNotFound:
+            return
+        chunk = parse_chunk(number, data)
+        with context.database.write() as session:
+            if not _add_chunk(session, job, run, chunk, now=context.clock()):
+                return
+
+
+def parse_chunk(number: int, data: bytes) -> Chunk:
+    """Keep the lines that can be read; a damaged one is told, once, and not waited for."""
+    events: list[RunEvent] = []
+    damage: str | None = None
+    for line_number, line in enumerate(data.splitlines(), 1):
+        try:
+            events.append(RunEvent.model_validate_json(line))
+        except ValidationError as error:
+            damage = damage or f"line {line_number}: {error.errors()[0]['msg']}"
+    return Chunk(number, tuple(events), damage)
+
+
+def _add_chunk(session: Session, job: JobRow, run: RunRow, chunk: Chunk, *, now: datetime) -> bool:
+    job_id, run_id = JobId(job.id), RunId(run.id)
+    if not RunRepository(session).advance_chunks(run_id, seen=chunk.number - 1, to=chunk.number):
+        return False
+    estimate = _estimate_finish(chunk)
+    changes = {} if estimate is None else {"estimated_finish_at": estimate}
+    if not JobRepository(session).update_running(job_id, attempt=run.attempt, changes=changes):
+        return False
+    events = [job_event(event) for event in chunk.events]
+    if chunk.damage:
+        events.append(damaged_chunk_event(run_id, chunk.number, chunk.damage, now=now))
+    EventRepository(session).append(job_id, events)
+    for event in chunk.events:
+        if event.checkpoint:
+            created_at = datetime.fromtimestamp(event.created_at, UTC)
+            add_checkpoint(session, job, run_id, event.checkpoint, created_at=created_at)
+    return True
+
+
+def _estimate_finish(chunk: Chunk) -> datetime | None:
+    """From the mean time of the chunk's steps; None when it tells no step."""
+    steps = [(event.created_at, event.step_metrics) for event in chunk.events if event.step_metrics]
+    if not steps:
+        return None
+    mean_s = sum(metrics.step_seconds for _, metrics in steps) / len(steps)
+    told_at, last = steps[-1]
+    return datetime.fromtimestamp(told_at, UTC) + timedelta(seconds=mean_s * (last.total_steps - last.step))

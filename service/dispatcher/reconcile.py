@@ -1,0 +1,84 @@
+"""Make one open run, its job's row and the backend agree.
+
+The order of looking matters. The status comes first and `outcome.json` second: a run seen ended has written by then
+whatever it ever will. The chunks come last: the outcome is written after them, so an outcome seen means all are there.
+"""
+
+from pydantic import ValidationError
+
+from schemas.ids import JobId, RunId
+from schemas.run_layout import OUTCOME, run_prefix
+from schemas.run_record import Outcome
+from service.backends.backend import RunState, RunStatus
+from service.db.jobs import JobRepository
+from service.db.runs import RunRepository
+from service.db.tables import JobRow, RunRow
+from service.dispatcher.context import DispatchContext, JobFailure
+from service.dispatcher.ingest import ingest_chunks
+from service.dispatcher.launch import launch_run
+from service.dispatcher.settle import settle_lost, settle_outcome
+from service.dispatcher.transitions import fail_job
+
+GONE = frozenset({RunState.ENDED, RunState.UNKNOWN})
+
+
+class DamagedOutcome(ValueError):
+    """`outcome.json` is there and cannot be read."""
+
+
+def reconcile_run(context: DispatchContext, run: RunRow) -> None:
+    """Move the run and its job as far as they go now. Raises: BackendUnavailable."""
+    with context.database.read() as session:
+        job = JobRepository(session).find_any(JobId(run.job_id))
+    assert job is not None, f"run {run.id} has no job; a foreign key forbids that"
+    if job.status != "running" or job.attempt != run.attempt:
+        _wind_down(context, run)
+    elif run.submitted_at is None:
+        launch_run(context, job, run)
+    else:
+        _follow(context, job, run)
+
+
+def _follow(context: DispatchContext, job: JobRow, run: RunRow) -> None:
+    status = context.backend.status(RunId(run.id))
+    try:
+        outcome = _read_outcome(context, job, run)
+    except DamagedOutcome as error:
+        with context.database.write() as session:
+            failure = JobFailure("damaged_outcome", str(error))
+            fail_job(session, job, seen="running", failure=failure, now=context.clock())
+        return
+    ingest_chunks(context, job, run)
+    if outcome is not None:
+        settle_outcome(context, job, run, outcome)
+    elif status.state in GONE:
+        _settle_lost(context, job, run, status)
+
+
+def _settle_lost(context: DispatchContext, job: JobRow, run: RunRow, status: RunStatus) -> None:
+    known = status.state is RunState.ENDED
+    log_tail = context.backend.log_tail(RunId(run.id)) if known else ""
+    settle_lost(context, job, run, detail=status.detail, log_tail=log_tail)
+
+
+def _wind_down(context: DispatchContext, run: RunRow) -> None:
+    """Stop a run that may publish nothing any more, and close it once its processes are gone."""
+    run_id = RunId(run.id)
+    status = context.backend.status(run_id)
+    if status.state not in GONE:
+        context.backend.stop(run_id)
+        return
+    with context.database.write() as session:
+        RunRepository(session).mark_ended(run_id, now=context.clock(), reason=status.detail or status.state.value)
+
+
+def _read_outcome(context: DispatchContext, job: JobRow, run: RunRow) -> Outcome | None:
+    """Raises: DamagedOutcome."""
+    key = f"{run_prefix(JobId(job.id), RunId(run.id))}/{OUTCOME}"
+    try:
+        return Outcome.model_validate_json(context.store.read(key))
+    except LookupError:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]["msg"]
+        raise DamagedOutcome(f"{key} cannot be read ({first}); the trainer and the service may differ") from error

@@ -1,0 +1,60 @@
+"""What a job needs of the cluster, and whether that is there: in the whole cluster, and free of our own runs.
+
+Only our runs are counted: what else a shared cluster does, Ray queues for. GPUs are counted one by one. A run on CPUs
+takes every core it can get, so two beside each other would only slow both: they are let run one by one per machine's
+worth of cores.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from schemas.fine_tuning import CreateJobRequest
+from service.backends.backend import Capacity
+from service.db.tables import JobRow
+from service.dispatcher.context import JobFailure
+from service.registry import BaseModelEntry
+
+CPUS_OF_ONE_CPU_RUN = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    workers: int
+    gpus_per_worker: int
+
+    @property
+    def gpus(self) -> int:
+        return self.workers * self.gpus_per_worker
+
+
+def resolve_requirements(job: JobRow, entry: BaseModelEntry) -> Requirements:
+    asked = CreateJobRequest.model_validate(job.request).resources
+    gpus = entry.gpus if asked.gpus is None else asked.gpus
+    return Requirements(gpus, 1) if gpus else Requirements(asked.workers or 1, 0)
+
+
+def refuse_reason(needed: Requirements, capacity: Capacity) -> JobFailure | None:
+    """Say why the cluster can never run this, or None."""
+    if needed.gpus > capacity.gpus:
+        there = "none" if capacity.gpus == 0 else f"{capacity.gpus} in all"
+        return JobFailure(
+            "insufficient_resources",
+            f"The job needs {needed.gpus} GPU(s) and the cluster has {there}; lower resources.gpus (0 trains on CPU).",
+            "resources.gpus",
+        )
+    if not needed.gpus and needed.workers > capacity.cpus:
+        return JobFailure(
+            "insufficient_resources",
+            f"The job asks for {needed.workers} workers and the cluster has {capacity.cpus} CPU core(s); "
+            "lower resources.workers.",
+            "resources.workers",
+        )
+    return None
+
+
+def has_room(needed: Requirements, open_runs: Iterable[Requirements], capacity: Capacity) -> bool:
+    runs = list(open_runs)
+    if needed.gpus:
+        return needed.gpus + sum(run.gpus for run in runs) <= capacity.gpus
+    slots = max(1, capacity.cpus // CPUS_OF_ONE_CPU_RUN)
+    return sum(run.gpus == 0 for run in runs) < slots

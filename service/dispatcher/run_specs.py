@@ -1,0 +1,69 @@
+"""A job row and its files as the run spec: the same job and attempt always give the same document."""
+
+from sqlalchemy.orm import Session
+
+from schemas.fine_tuning import CreateJobRequest
+from schemas.ids import JobId, RunId
+from schemas.run_layout import SPEC, run_prefix
+from schemas.run_spec import AdapterSource, ModelSource, PreferenceFile, RunSpec
+from service.db.runs import RunRepository
+from service.db.tables import FileRow, JobRow, ModelRow, RunRow
+from service.dispatcher.context import DispatchContext
+from service.dispatcher.files_of_job import find_files
+from service.dispatcher.model_of_job import find_model
+from service.dispatcher.requirements import resolve_requirements
+from service.jobs import hyperparameters
+from service.storage.object_store import ObjectStore
+
+
+def build_run_spec(session: Session, context: DispatchContext, job: JobRow, run: RunRow) -> RunSpec:
+    """Raises: FileGone; ModelGone."""
+    request = CreateJobRequest.model_validate(job.request)
+    model = find_model(session, job, context.registry)
+    files = find_files(session, job, now=context.clock())
+    needed = resolve_requirements(job, model.entry)
+    assert job.training_pairs is not None, f"{job.id} was launched before its files were validated"
+    numbers = hyperparameters.resolve(request.method.dpo, pairs=job.training_pairs, model=model.entry)
+    return RunSpec(
+        run_id=run.id,
+        job_id=job.id,
+        fine_tuned_model=job.fine_tuned_model,
+        model=ModelSource(id=model.base_id, uri=model.entry.uri),
+        initial_adapter=_adapter_source(context.store, model.adapter),
+        reference=request.method.dpo.reference.type,
+        training_file=_preference_file(context.store, files.training, row_format=job.training_format),
+        validation_file=files.validation
+        and _preference_file(context.store, files.validation, row_format=job.validation_format),
+        dpo=numbers.dpo,
+        lora=numbers.lora,
+        precision=numbers.precision,
+        seed=job.seed,
+        workers=needed.workers,
+        gpus_per_worker=needed.gpus_per_worker,
+        evaluate_every_steps=numbers.evaluate_every_steps,
+        checkpoint_every_steps=numbers.checkpoint_every_steps,
+        resume_from=_earlier_run_folders(session, context.store, job, run),
+    )
+
+
+def _adapter_source(store: ObjectStore, adapter: ModelRow | None) -> AdapterSource | None:
+    if adapter is None:
+        return None
+    return AdapterSource(uri=store.uri(adapter.adapter_key), sha256=adapter.adapter_sha256)
+
+
+def _preference_file(store: ObjectStore, file: FileRow, *, row_format: str | None) -> PreferenceFile:
+    return PreferenceFile.model_validate(
+        {"file_id": file.id, "uri": store.uri(file.object_key), "sha256": file.sha256, "format": row_format}
+    )
+
+
+def _earlier_run_folders(session: Session, store: ObjectStore, job: JobRow, run: RunRow) -> tuple[str, ...]:
+    job_id = JobId(job.id)
+    earlier = [row for row in RunRepository(session).list_of_job(job_id) if row.attempt < run.attempt]
+    return tuple(run_folder_uri(store, job_id, RunId(row.id)) for row in earlier)
+
+
+def run_folder_uri(store: ObjectStore, job_id: JobId, run_id: RunId) -> str:
+    """A store names objects, not folders: the spec's own place tells the folder's."""
+    return store.uri(f"{run_prefix(job_id, run_id)}/{SPEC}").removesuffix(f"/{SPEC}")

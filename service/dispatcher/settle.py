@@ -1,0 +1,134 @@
+"""The end of a run: its results published, its failure told, or its loss made good by a next attempt.
+
+Each is one transaction, fenced by the job's status and attempt: done twice, the second changes nothing.
+"""
+
+from sqlalchemy.orm import Session
+
+from schemas.ids import FileId, JobId, RunId
+from schemas.run_layout import run_prefix
+from schemas.run_record import Outcome, StoredFile
+from service.db.events import EventRepository, NewEvent
+from service.db.files import FileRepository
+from service.db.jobs import JobRepository
+from service.db.models import ModelRepository
+from service.db.runs import RunRepository
+from service.db.tables import FileRow, JobRow, ModelRow, RunRow
+from service.dispatcher.context import DispatchContext, JobFailure
+from service.dispatcher.model_of_job import base_model_name
+from service.dispatcher.run_rows import STOPPED_WITH_SERVICE, add_run
+from service.dispatcher.transitions import fail_job, move_job
+from service.identifiers import new_file_id
+
+
+class IncompleteOutcome(RuntimeError):
+    """`outcome.json` says succeeded and names no adapter or metrics: a defect of the trainer, not of the job."""
+
+
+def settle_outcome(context: DispatchContext, job: JobRow, run: RunRow, outcome: Outcome) -> None:
+    """Publish what the run says of itself. The run stays open until the backend has let go of its processes."""
+    now = context.clock()
+    with context.database.write() as session:
+        if outcome.status == "succeeded":
+            _publish(session, context, job, run, outcome)
+        elif outcome.error:
+            error = outcome.error
+            failure = JobFailure(error.code, error.message, error.param)
+            fail_job(session, job, seen="running", failure=failure, now=now)
+        else:
+            failure = JobFailure("training_failed", f"Run {run.id} failed and gave no reason; see its log.")
+            fail_job(session, job, seen="running", failure=failure, now=now)
+
+
+def settle_lost(context: DispatchContext, job: JobRow, run: RunRow, *, detail: str, log_tail: str) -> None:
+    """End a run that left no outcome; its job goes on with a next attempt, or fails when it had its last."""
+    now, cause = context.clock(), detail or "the cluster no longer knows it"
+    with context.database.write() as session:
+        runs = RunRepository(session)
+        runs.mark_ended(RunId(run.id), now=now, reason=cause)
+        lost = sum(row.end_reason != STOPPED_WITH_SERVICE for row in runs.list_of_job(JobId(job.id)))
+        if lost >= context.max_attempts:
+            failure = _run_lost(run, cause, log_tail, attempts=lost)
+            fail_job(session, job, seen="running", failure=failure, now=now)
+            return
+        progress = f"attempt {lost + 1} of {context.max_attempts} goes on from the last checkpoint"
+        _start_next_attempt(session, context, job, run, f"Run {run.id} was lost ({cause}); {progress}")
+
+
+def settle_interrupted(context: DispatchContext, job: JobRow, run: RunRow) -> None:
+    """End a run that the service itself stopped on its way out: that costs the job no attempt."""
+    with context.database.write() as session:
+        RunRepository(session).mark_ended(RunId(run.id), now=context.clock(), reason=STOPPED_WITH_SERVICE)
+        message = (
+            f"Run {run.id} was stopped with the service; the job goes on from the last checkpoint at its next start"
+        )
+        _start_next_attempt(session, context, job, run, message)
+
+
+def _start_next_attempt(session: Session, context: DispatchContext, job: JobRow, run: RunRow, message: str) -> None:
+    job_id, now = JobId(job.id), context.clock()
+    if JobRepository(session).next_attempt(job_id, seen_attempt=run.attempt):
+        add_run(session, job_id, attempt=run.attempt + 1, now=now)
+        EventRepository(session).append(job_id, [NewEvent(f"run:{run.id}:lost", now, "warn", message)])
+
+
+def _run_lost(run: RunRow, cause: str, log_tail: str, *, attempts: int) -> JobFailure:
+    last_line = next((line for line in reversed(log_tail.splitlines()) if line.strip()), "").strip()
+    said = f" Its log ends: {last_line[:500]}" if last_line else ""
+    return JobFailure("run_lost", f"Run {run.id}, attempt {attempts} of {attempts}, was lost ({cause}).{said}")
+
+
+def _publish(session: Session, context: DispatchContext, job: JobRow, run: RunRow, outcome: Outcome) -> None:
+    if outcome.adapter is None or outcome.metrics_csv is None:
+        raise IncompleteOutcome(f"run {run.id}: outcome.json says succeeded without an adapter or a metrics file")
+    now = context.clock()
+    metrics = _result_file(job, run, outcome.metrics_csv, filename="step_metrics.csv", context=context)
+    archive = _result_file(job, run, outcome.adapter.archive, filename="adapter.tar.gz", context=context)
+    events = [
+        NewEvent("job:model", now, "info", f"New fine-tuned model created: {job.fine_tuned_model}"),
+        NewEvent("job:succeeded", now, "info", "The job has successfully completed"),
+    ]
+    changes = {
+        "trained_tokens": outcome.trained_tokens,
+        "result_file_ids": [metrics.id, archive.id],
+        "finished_at": now,
+        "estimated_finish_at": None,
+    }
+    if not move_job(session, job, seen="running", to="succeeded", events=events, changes=changes):
+        return
+    files = FileRepository(session)
+    files.add(metrics)
+    files.add(archive)
+    ModelRepository(session).add(
+        ModelRow(
+            name=job.fine_tuned_model,
+            project_id=job.project_id,
+            job_id=job.id,
+            base_model=base_model_name(job),
+            created_at=now,
+            adapter_key=f"{_prefix(job, run)}/{outcome.adapter.folder}",
+            adapter_sha256=outcome.adapter.sha256,
+            adapter_bytes=outcome.adapter.bytes,
+            archive_file_id=archive.id,
+        )
+    )
+
+
+def _result_file(job: JobRow, run: RunRow, stored: StoredFile, *, filename: str, context: DispatchContext) -> FileRow:
+    """A row over the bytes where the run left them."""
+    file_id: FileId = new_file_id()
+    return FileRow(
+        id=file_id,
+        project_id=job.project_id,
+        filename=filename,
+        purpose="fine-tune-results",
+        object_key=f"{_prefix(job, run)}/{stored.path}",
+        size_bytes=stored.bytes,
+        sha256=stored.sha256,
+        created_at=context.clock(),
+        expires_at=None,
+    )
+
+
+def _prefix(job: JobRow, run: RunRow) -> str:
+    return run_prefix(JobId(job.id), RunId(run.id))

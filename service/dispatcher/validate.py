@@ -1,0 +1,92 @@
+"""Validate a new job's files, each in a process of its own, and queue the job or fail it with the lines."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.fine_tuning import CreateJobRequest
+from schemas.ids import JobId
+from service.db.events import NewEvent
+from service.db.jobs import JobRepository
+from service.db.tables import FileRow, JobRow
+from service.dispatcher.context import DispatchContext, JobFailure
+from service.dispatcher.files_of_job import FileGone, find_files
+from service.dispatcher.model_of_job import ModelGone, ModelOfJob, find_model
+from service.dispatcher.transitions import fail_job, move_job
+from service.files.validation import FileReport
+from service.files.validation_process import ValidationProcessFailed, validate_in_process
+from service.jobs import hyperparameters
+from service.storage.object_store import ObjectNotFound
+
+
+@dataclass(frozen=True, slots=True)
+class _Reports:
+    training: FileReport
+    validation: FileReport | None
+
+
+class _Refused(Exception):
+    def __init__(self, failure: JobFailure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def validate_job(context: DispatchContext, job_id: JobId) -> None:
+    """Blocks as long as reading the files takes; a job that is cancelled meanwhile stays cancelled."""
+    with context.database.read() as session:
+        job = JobRepository(session).find_any(job_id)
+    if job is None or job.status != "validating_files":
+        return
+    try:
+        model, reports = _examine(context, job)
+    except (_Refused, FileGone, ModelGone) as refused:
+        with context.database.write() as session:
+            fail_job(session, job, seen="validating_files", failure=refused.failure, now=context.clock())
+        return
+    _queue(context, job, model, reports)
+
+
+def _examine(context: DispatchContext, job: JobRow) -> tuple[ModelOfJob, _Reports]:
+    """Raises: _Refused; FileGone; ModelGone."""
+    with context.database.read() as session:
+        model = find_model(session, job, context.registry)
+        files = find_files(session, job, now=context.clock())
+    training = _report(context, files.training, param="training_file")
+    validation = _report(context, files.validation, param="validation_file") if files.validation else None
+    return model, _Reports(training, validation)
+
+
+def _report(context: DispatchContext, file: FileRow, *, param: str) -> FileReport:
+    """Raises: _Refused; FileGone."""
+    try:
+        report = validate_in_process(context.storage_url, file.object_key)
+    except ObjectNotFound as error:
+        raise FileGone(file.id, param=param) from error
+    except ValidationProcessFailed as error:
+        raise _Refused(JobFailure("invalid_file", f"{file.filename}: {error}", param)) from error
+    if not report.is_valid:
+        raise _Refused(JobFailure("invalid_file", f"{file.filename}: {report.summary()}", param))
+    return report
+
+
+def _queue(context: DispatchContext, job: JobRow, model: ModelOfJob, reports: _Reports) -> None:
+    request = CreateJobRequest.model_validate(job.request)
+    numbers = hyperparameters.resolve(request.method.dpo, pairs=reports.training.pairs, model=model.entry)
+    changes: dict[str, Any] = {
+        "training_format": reports.training.format,
+        "training_pairs": reports.training.pairs,
+        "validation_format": reports.validation.format if reports.validation else None,
+        "resolved_method": numbers.method.model_dump(mode="json"),
+    }
+    with context.database.write() as session:
+        move_job(session, job, seen="validating_files", to="queued", events=_events(context, reports), changes=changes)
+
+
+def _events(context: DispatchContext, reports: _Reports) -> list[NewEvent]:
+    now = context.clock()
+    held_out = f" and {reports.validation.pairs:,} validation pairs" if reports.validation else ""
+    message = f"Files validated: {reports.training.pairs:,} training pairs{held_out}, moving job to queued state"
+    events = [NewEvent("job:queued", now, "info", message)]
+    if reports.training.equal_pairs:
+        warning = f"{reports.training.equal_pairs:,} pairs have the same chosen and rejected answer and teach nothing"
+        events.append(NewEvent("file:equal_pairs", now, "warn", warning))
+    return events

@@ -1,0 +1,75 @@
+"""Validations under way: a few at a time, on threads of their own, so that a large file holds up no running job.
+
+Daemon threads: at the service's end nobody waits for them; each child process ends with its parent, and the job,
+still `validating_files`, is taken up again at the next start.
+"""
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from schemas.ids import JobId
+from service.db.jobs import JobRepository
+from service.db.tables import JobRow
+from service.dispatcher.backoff import MAX_FAILURES, Backoff
+from service.dispatcher.context import DispatchContext, JobFailure
+from service.dispatcher.transitions import fail_job
+from service.dispatcher.validate import validate_job
+
+log = structlog.get_logger()
+
+MAX_AT_ONCE = 2
+LOOK_AHEAD = 100
+"""Jobs looked at in one tick: those that wait for their next try must not hide the others."""
+
+Spawn = Callable[[Callable[[], None]], None]
+
+
+def spawn_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="validation", daemon=True).start()
+
+
+class Validations:
+    def __init__(self, context: DispatchContext, spawn: Spawn = spawn_thread) -> None:
+        self._context = context
+        self._spawn = spawn
+        self._backoff = Backoff()
+        self._under_way: set[JobId] = set()
+        self._lock = threading.Lock()
+
+    def start_new(self) -> None:
+        """Begin what waits, oldest first, up to `MAX_AT_ONCE`."""
+        with self._context.database.read() as session:
+            waiting = JobRepository(session).list_with_status("validating_files", limit=LOOK_AHEAD)
+        for job in waiting:
+            if self._enter(JobId(job.id)):
+                self._spawn(partial(self._validate, job))
+
+    def _enter(self, job_id: JobId) -> bool:
+        with self._lock:
+            is_free = job_id not in self._under_way and len(self._under_way) < MAX_AT_ONCE
+            if not is_free or not self._backoff.may_try(job_id, now=self._context.clock()):
+                return False
+            self._under_way.add(job_id)
+            return True
+
+    def _validate(self, job: JobRow) -> None:
+        """The top of a validation's thread."""
+        job_id = JobId(job.id)
+        try:
+            validate_job(self._context, job_id)
+        except Exception as error:  # noqa: BLE001  # logged with its traceback
+            self._note_failure(job, error)
+        finally:
+            with self._lock:
+                self._under_way.discard(job_id)
+
+    def _note_failure(self, job: JobRow, error: Exception) -> None:
+        failures = self._backoff.note_failure(job.id, now=self._context.clock())
+        log.exception("validation_failed", job_id=job.id, failures=failures)
+        if failures >= MAX_FAILURES:
+            failure = JobFailure("internal_error", f"The files could not be validated: {type(error).__name__}: {error}")
+            with self._context.database.write() as session:
+                fail_job(session, job, seen="validating_files", failure=failure, now=self._context.clock())
