@@ -17,14 +17,14 @@ HUMAN = "\n\nHuman:"
 ASSISTANT = "\n\nAssistant:"
 TURN = re.compile("\n\n(Human|Assistant):")
 ROLES = {"Human": "user", "Assistant": "assistant"}
-MESSAGES = TypeAdapter(tuple[Message, ...])
+MESSAGES = TypeAdapter(list[Message])
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptPair:
     prompt: tuple[Message, ...]
-    chosen: Message
-    rejected: Message
+    chosen: tuple[Message]
+    rejected: tuple[Message]
 
 
 def split_transcripts(chosen: str, rejected: str) -> TranscriptPair:
@@ -39,7 +39,7 @@ def split_transcripts(chosen: str, rejected: str) -> TranscriptPair:
     *prompt, chosen_message, rejected_message = _messages(
         *_turns(chosen_prompt), ("Assistant", chosen_answer), ("Assistant", rejected_answer)
     )
-    return TranscriptPair(tuple(prompt), chosen_message, rejected_message)
+    return TranscriptPair(tuple(prompt), (chosen_message,), (rejected_message,))
 
 
 def _split_answer(transcript: str, *, field: str) -> tuple[str, str]:
@@ -55,14 +55,14 @@ def _split_answer(transcript: str, *, field: str) -> tuple[str, str]:
 
 
 def _turns(transcript: str) -> Iterator[tuple[str, str]]:
-    _, *marks_and_texts = TURN.split(transcript)
-    return zip(marks_and_texts[::2], marks_and_texts[1::2], strict=True)
+    marks_and_texts = iter(TURN.split(transcript)[1:])
+    return zip(marks_and_texts, marks_and_texts, strict=True)
 
 
-def _messages(*turns: tuple[str, str]) -> tuple[Message, ...]:
+def _messages(*turns: tuple[str, str]) -> list[Message]:
     # All at once: a call into pydantic costs as much as a message.
     return MESSAGES.validate_python(
-        tuple({"role": ROLES[speaker], "content": text.removeprefix(" ")} for speaker, text in turns)
+        [{"role": ROLES[speaker], "content": text.removeprefix(" ")} for speaker, text in turns]
     )
 
 

@@ -17,6 +17,7 @@ OLDER_NAMES = {
 }
 OPENAI_FIELDS = frozenset({"input", *OLDER_NAMES, *OLDER_NAMES.values()})
 TRL_FIELDS = frozenset({"prompt", "chosen", "rejected"})
+SIDE_KINDS: dict[type, str] = {str: "text", list: "messages"}
 FORMATS = (
     'give "input", "preferred_output" and "non_preferred_output", or "prompt", "chosen" and "rejected", '
     'or "chosen" and "rejected" alone'
@@ -103,15 +104,15 @@ def uses_older_names(row: Mapping[str, object]) -> bool:
 
 def check_sides_alike(row: Mapping[str, object], *names: str) -> None:
     """Refuse a row that mixes text and messages. Missing and other values are the models' to judge."""
-    first = next((name for name in names if isinstance(row.get(name), (str, list))), None)
+    first = None
     for name in names:
-        if first and isinstance(row.get(name), (str, list)) and type(row[name]) is not type(row[first]):
-            kinds = f'is {_kind(row[name])} while "{first}" is {_kind(row[first])}'
-            raise RowError(name, f"{kinds}; give all as text or all as messages")
-
-
-def _kind(side: object) -> str:
-    return "text" if isinstance(side, str) else "messages"
+        kind = SIDE_KINDS.get(type(row.get(name)))
+        if kind is None:
+            continue
+        first = first or name
+        first_kind = SIDE_KINDS[type(row[first])]
+        if kind != first_kind:
+            raise RowError(name, f'is {kind} while "{first}" is {first_kind}; give all as text or all as messages')
 
 
 def _unknown_format(row: Mapping[str, object]) -> RowError:

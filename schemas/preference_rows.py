@@ -29,6 +29,7 @@ from schemas.preference_formats import (
 )
 from schemas.row_errors import RowError, row_error_from
 from schemas.row_json import JsonObject, read_object
+from schemas.text_parts import join_text_parts
 
 __all__ = ["FunctionCall", "Message", "PreferencePair", "RowError", "RowFormat", "ToolCall", "parse_row"]
 
@@ -107,7 +108,7 @@ def _read_hh_rlhf(row: JsonObject) -> PreferencePair:
     check_sides_alike(row, "chosen", "rejected")
     wire = _validate(HhRlhfRow, row)
     pair = split_transcripts(wire.chosen, wire.rejected)
-    return _pair(wire, pair.prompt, (pair.chosen,), (pair.rejected,), None)
+    return _pair(wire, pair.prompt, pair.chosen, pair.rejected, None)
 
 
 def _conversation(
@@ -141,6 +142,8 @@ def _validate(model: type[AnyRow], row: JsonObject) -> AnyRow:
     try:
         return model.model_validate(row)
     except ValidationError as error:
+        if join_text_parts(row, refused_for=error):
+            return _validate(model, row)
         raise row_error_from(error, row_fields=model.model_fields) from error
 
 

@@ -7,9 +7,9 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 SHOWN_CHARACTERS = 60
 NEAR = 0.65
@@ -63,14 +63,12 @@ class RowError(ValueError):
 
 def row_error_from(error: ValidationError, *, row_fields: Iterable[str]) -> RowError:
     """Turn pydantic's findings into the one that helps most: a misspelled field explains a missing one."""
-    findings = error.errors(include_url=False)
     known = tuple(row_fields)
+    findings = [
+        _Finding(found["type"], found["loc"], found["input"], found["msg"]) for found in error.errors(include_url=False)
+    ]
     worst = next((finding for finding in findings if _meant_field(finding, known)), findings[0])
-    path = dotted_path(worst["loc"])
-    if worst["type"] == "row":
-        sub_path, reason = worst["ctx"]["path"], worst["ctx"]["reason"]
-        return RowError(f"{path}.{sub_path}" if sub_path else path, reason)
-    return RowError(path or None, _reason(worst, known))
+    return RowError(dotted_path(worst.location) or None, _reason(worst, known))
 
 
 def dotted_path(location: Sequence[int | str]) -> str:
@@ -92,36 +90,49 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name[:100], known, n=1, cutoff=NEAR)), None)
 
 
-def _meant_field(finding: ErrorDetails, row_fields: Iterable[str]) -> str | None:
-    if finding["type"] != "extra_forbidden":
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """One of pydantic's errors."""
+
+    kind: str
+    location: tuple[int | str, ...]
+    value: object
+    message: str
+
+    @property
+    def name(self) -> str:
+        return str(self.location[-1]) if self.location else ""
+
+
+def _meant_field(finding: _Finding, row_fields: Iterable[str]) -> str | None:
+    if finding.kind != "extra_forbidden":
         return None
-    location = finding["loc"]
-    return nearest(str(location[-1]), row_fields if len(location) == 1 else MESSAGE_FIELDS)
+    return nearest(finding.name, row_fields if len(finding.location) == 1 else MESSAGE_FIELDS)
 
 
-def _reason(finding: ErrorDetails, row_fields: Iterable[str]) -> str:
-    value = finding["input"]
-    match finding["type"]:
+def _reason(finding: _Finding, row_fields: Iterable[str]) -> str:
+    match finding.kind:
         case "missing":
             return "is missing; add it"
         case "extra_forbidden":
             return _unknown_field(finding, row_fields)
         case "too_short":
             return "is empty; give at least one item or leave the field out"
-        case "literal_error" if finding["loc"][-1] == "role" and isinstance(value, str) and value in ROLE_REMEDIES:
-            return ROLE_REMEDIES[value]
+        case "literal_error" if finding.name == "role" and finding.value in list(ROLE_REMEDIES):
+            return ROLE_REMEDIES[str(finding.value)]
         case "literal_error":
-            return f"is {_shown_value(value)}; give {finding['ctx']['expected']}"
+            return f"is {_shown_value(finding.value)}; {finding.message.replace('Input should be', 'give')}"
         case kind if kind in REMEDIES:
-            return f"is {describe_type(value)}; {REMEDIES[kind]}"
+            return f"is {describe_type(finding.value)}; {REMEDIES[kind]}"
         case _:
-            return f"is {_shown_value(value)}; {INPUT_SHOULD.sub('it must', finding['msg'])}"
+            return f"is {_shown_value(finding.value)}; {INPUT_SHOULD.sub('it must', finding.message)}"
 
 
-def _unknown_field(finding: ErrorDetails, row_fields: Iterable[str]) -> str:
-    unread = UNREAD_FIELDS.get(str(finding["loc"][-1]))
+def _unknown_field(finding: _Finding, row_fields: Iterable[str]) -> str:
+    if finding.name in UNREAD_FIELDS:
+        return UNREAD_FIELDS[finding.name]
     meant = _meant_field(finding, row_fields)
-    return unread or (f'is not a known field; did you mean "{meant}"?' if meant else "is not a known field; remove it")
+    return f'is not a known field; did you mean "{meant}"?' if meant else "is not a known field; remove it"
 
 
 def _shown_value(value: object) -> str:
