@@ -239,6 +239,32 @@ def test_a_cancelled_upload_leaves_nothing_and_no_thread(store: FolderStore) -> 
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("upload")] == []
 
 
+def test_an_upload_cancelled_while_it_commits_leaves_nothing(tmp_path: Path) -> None:
+    entered, released = threading.Event(), threading.Event()
+
+    class SlowStore(FolderStore):
+        def write(self, key: str, chunks: Iterable[bytes]) -> StoredObject:
+            stored = super().write(key, chunks)
+            entered.set()
+            assert released.wait(timeout=30)
+            return stored
+
+    async def scenario(store: FolderStore) -> None:
+        body = streamed([form(PURPOSE, file_part())])
+        receiving = receive_upload(CONTENT_TYPE, body, store=store, object_key=KEY, max_bytes=MAX_BYTES)
+        task = asyncio.create_task(receiving)
+        await asyncio.to_thread(entered.wait, 30)
+        task.cancel()
+        released.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    store = SlowStore(tmp_path)
+    asyncio.run(scenario(store))
+
+    assert files_in(store) == []
+
+
 class FullStore(FolderStore):
     """A disk that is full after the first block."""
 
