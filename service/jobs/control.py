@@ -29,9 +29,7 @@ def _try_cancel(project_id: ProjectId, job_id: str, *, database: Database, clock
         job = require_job(session, project_id, job_id)
         seen = lifecycle.parse_status(job.status)
         if lifecycle.is_terminal(seen):
-            raise JobAlreadyEnded(
-                f"The job {job.id} has already {seen}; only a job that has not ended can be cancelled"
-            )
+            raise JobAlreadyEnded(f'The job {job.id} has ended already: its status is "{seen}", and stays')
         now = clock()
         to = lifecycle.advance(seen, "cancelled")
         changes = {"finished_at": now, "estimated_finish_at": None}

@@ -1,0 +1,17 @@
+"""API keys: 256 random bits, shown once, kept as their SHA-256.
+
+A key that is all entropy needs no slow hash, and looking its digest up leaks no timing about the key itself.
+"""
+
+import hashlib
+import secrets
+
+PREFIX = "sk-dpo-"
+
+
+def new_api_key() -> str:
+    return f"{PREFIX}{secrets.token_urlsafe(32)}"
+
+
+def hash_api_key(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
