@@ -1,0 +1,61 @@
+"""Log-probs of completion tokens straight from hidden states: the `[tokens, vocabulary]` tensor never exists.
+
+The head runs in chunks over the positions that predict a completion token. The gradient of a log-prob with respect to
+its hidden state, W[target] - softmax(h W^T) W, does not depend on the loss, so it is computed in the forward while the
+chunk's logits are at hand, and only scaled in the backward, as fused linear cross-entropy does (arXiv:2410.10989).
+
+M = predicting positions, D = hidden size, V = vocabulary, K = positions of one chunk
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 64 * 2**20
+"""Of float32 logits held at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    log_probs_M: Tensor
+    """log p(target), float32 nats, with gradient to the hidden states."""
+    is_argmax_M: Tensor
+    """bool: no token was likelier than the target."""
+
+
+def score_tokens(hidden_MD: Tensor, head_weight_VD: Tensor, target_M: Tensor) -> TokenScores:
+    """Score each position's target token. The head's weight is frozen: no gradient reaches it."""
+    log_probs_M, is_argmax_M = _ScoreTokens.apply(hidden_MD, head_weight_VD, target_M)  # type: ignore[no-untyped-call]
+    return TokenScores(log_probs_M, is_argmax_M)
+
+
+class _ScoreTokens(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_MD: Tensor, head_weight_VD: Tensor, target_M: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs_M = hidden_MD.new_empty(len(hidden_MD), dtype=torch.float32)
+        is_argmax_M = hidden_MD.new_empty(len(hidden_MD), dtype=torch.bool)
+        gradient_MD = torch.empty_like(hidden_MD) if ctx.needs_input_grad[0] else None
+        for rows in _chunks(len(hidden_MD), head_weight_VD):
+            target_K = target_M[rows]
+            logits_KV = (hidden_MD[rows] @ head_weight_VD.T).float()
+            target_logit_K = logits_KV.gather(-1, target_K[:, None])[:, 0]
+            is_argmax_M[rows] = target_logit_K >= logits_KV.amax(-1)
+            log_normaliser_K = logits_KV.logsumexp(-1)
+            log_probs_M[rows] = target_logit_K - log_normaliser_K
+            if gradient_MD is not None:
+                probs_KV = logits_KV.sub_(log_normaliser_K[:, None]).exp_().to(head_weight_VD.dtype)
+                gradient_MD[rows] = head_weight_VD[target_K] - probs_KV @ head_weight_VD
+        ctx.gradient_MD = gradient_MD
+        ctx.mark_non_differentiable(is_argmax_M)
+        return log_probs_M, is_argmax_M
+
+    @staticmethod
+    def backward(ctx: Any, upstream_M: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.gradient_MD * upstream_M[:, None].to(ctx.gradient_MD.dtype), None, None
+
+
+def _chunks(positions: int, head_weight_VD: Tensor) -> list[slice]:
+    rows = max(1, CHUNK_BYTES // (4 * head_weight_VD.shape[0]))
+    return [slice(start, start + rows) for start in range(0, positions, rows)]

@@ -1,0 +1,110 @@
+"""Packed batches: `[prompt | chosen | rejected]` end to end, each prompt once, no padding, the head only where it counts.
+
+M = predicted completion tokens: the chosen sides of all pairs, then the rejected ones, end to end. N = packed tokens.
+D = hidden size, V = vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainers.data.chat_tokens import PairTokens
+from trainers.dpo.completion_head import score_tokens
+from trainers.models.lora import Policy
+from trainers.models.packed_attention import Segment, attend_packed
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRow:
+    token_ids_N: Tensor
+    position_ids_N: Tensor
+    """Rejected tokens count on from the prompt, as if no chosen ones lay between."""
+    predictor_M: Tensor
+    """Index of the token whose hidden state predicts: a side's first token is predicted by the prompt's last."""
+    target_M: Tensor
+    lengths: Tensor
+    """Predicted tokens of each side: the chosen ones, then the rejected ones."""
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenStates:
+    lengths: Tensor
+    targets: Tensor
+    hidden_MD: Tensor
+    head_weight_VD: Tensor
+
+    def log_probs(self) -> tuple[Tensor, Tensor]:
+        scores = score_tokens(self.hidden_MD, self.head_weight_VD, self.targets)
+        return scores.log_probs_M, scores.is_argmax_M
+
+    def logits(self, start: int, end: int) -> Tensor:
+        return self.hidden_MD[start:end] @ self.head_weight_VD.T
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLayout:
+    policy: Policy
+    device: torch.device
+
+    def states(self, pairs: Sequence[PairTokens]) -> HiddenStates:
+        row = pack_pairs(pairs, device=self.device)
+        model = self.policy.causal_lm()
+        with attend_packed(model):
+            output = model.base_model(
+                input_ids=row.token_ids_N[None],
+                position_ids=row.position_ids_N[None],
+                use_cache=False,
+                segments=row.segments,
+            )
+        hidden_MD = output.last_hidden_state[0, row.predictor_M]
+        return HiddenStates(row.lengths, row.target_M, hidden_MD, _head_weight(self.policy))
+
+
+def pack_pairs(pairs: Sequence[PairTokens], *, device: torch.device) -> PackedRow:
+    """Lay pairs end to end. A side's token without a token before it (an empty prompt) is not predicted."""
+    token_ids: list[int] = []
+    position_ids: list[int] = []
+    chosen, rejected = _Side(), _Side()
+    for pair in pairs:
+        start, prompt = len(token_ids), len(pair.prompt)
+        after_chosen = start + prompt + len(pair.chosen)
+        token_ids += pair.prompt + pair.chosen + pair.rejected
+        position_ids += range(prompt + len(pair.chosen))
+        position_ids += range(prompt, prompt + len(pair.rejected))
+        chosen.add(pair.chosen, begins_at=start + prompt, prompt_end=start + prompt - 1 if prompt else None)
+        rejected.add(pair.rejected, begins_at=after_chosen, prompt_end=start + prompt - 1 if prompt else None)
+    return PackedRow(
+        torch.tensor(token_ids, device=device),
+        torch.tensor(position_ids, device=device),
+        torch.tensor(chosen.predictors + rejected.predictors, dtype=torch.long, device=device),
+        torch.tensor(chosen.targets + rejected.targets, dtype=torch.long, device=device),
+        torch.tensor(chosen.lengths + rejected.lengths, device=device),
+        tuple(Segment(len(pair.prompt), len(pair.chosen), len(pair.rejected)) for pair in pairs),
+    )
+
+
+class _Side:
+    """The chosen or the rejected completions of a batch, collected pair by pair."""
+
+    def __init__(self) -> None:
+        self.predictors: list[int] = []
+        self.targets: list[int] = []
+        self.lengths: list[int] = []
+
+    def add(self, completion: tuple[int, ...], *, begins_at: int, prompt_end: int | None) -> None:
+        before = [] if prompt_end is None else [prompt_end]
+        predicted = completion if prompt_end is not None else completion[1:]
+        predictors = (before + list(range(begins_at, begins_at + len(completion))))[: len(predicted)]
+        self.predictors += predictors
+        self.targets += predicted
+        self.lengths.append(len(predicted))
+
+
+def _head_weight(policy: Policy) -> Tensor:
+    head = policy.causal_lm().get_output_embeddings()  # type: ignore[no-untyped-call]
+    if type(head) is not nn.Linear or head.bias is not None:
+        raise TypeError("the packed layout needs a plain linear head without bias")
+    return head.weight
