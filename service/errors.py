@@ -6,6 +6,7 @@ ServiceError
 ├── NotFound 404
 ├── Conflict 409
 ├── PayloadTooLarge 413
+├── InternalError 500
 └── Unavailable 503
 """
 
@@ -53,4 +54,12 @@ class PayloadTooLarge(ServiceError):
 class Unavailable(ServiceError):
     status = 503
     code = "unavailable"
+    error_type = "server_error"
+
+
+class InternalError(ServiceError):
+    """A mistake of the service's own; the log has its traceback."""
+
+    status = 500
+    code = "internal_error"
     error_type = "server_error"

@@ -1,0 +1,45 @@
+"""The HTTP API as an ASGI app: parts in, routes out, no global state.
+
+What comes first from outside in: the request id, the last resort for errors, routing, the key, and only then the body.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from schemas.files import MAX_FILE_BYTES
+from service.api import files, fine_tuning_jobs, health, models
+from service.api.dependencies import Parts, ReadinessCheck, refuse_nul
+from service.api.error_rendering import install_error_handlers
+from service.api.openapi import install_openapi
+from service.api.request_ids import RequestIds
+from service.api.unhandled_errors import UnhandledErrors
+from service.clock import Clock, utc_now
+from service.db.engine import Database
+from service.registry import Registry
+from service.storage.object_store import ObjectStore
+
+
+def create_app(
+    *,
+    database: Database,
+    store: ObjectStore,
+    registry: Registry,
+    clock: Clock = utc_now,
+    readiness: Mapping[str, ReadinessCheck] | None = None,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> FastAPI:
+    """`readiness` adds checks of what the caller runs beside the API, by name."""
+    app = FastAPI(title="dpo-service", version=version("dpo-service"), redirect_slashes=False)
+    app.state.parts = Parts(database, store, registry, clock, readiness or {}, max_file_bytes)
+    v1 = APIRouter(prefix="/v1", dependencies=[Depends(refuse_nul)])
+    for resource in (files, fine_tuning_jobs, models):
+        v1.include_router(resource.router)
+    app.include_router(v1)
+    app.include_router(health.router)
+    install_error_handlers(app)
+    install_openapi(app)
+    app.add_middleware(UnhandledErrors)
+    app.add_middleware(RequestIds)
+    return app

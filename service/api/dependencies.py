@@ -1,0 +1,39 @@
+"""What endpoints are given: the service's parts, held by the app itself and by nothing global."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from service.clock import Clock
+from service.db.engine import Database
+from service.errors import InvalidRequest
+from service.registry import Registry
+from service.storage.object_store import ObjectStore
+
+ReadinessCheck = Callable[[], str | None]
+"""Returns None when all is well, else what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    database: Database
+    store: ObjectStore
+    registry: Registry
+    clock: Clock
+    readiness: Mapping[str, ReadinessCheck]
+    max_file_bytes: int
+
+
+def _parts_of(request: Request) -> Parts:
+    return cast(Parts, request.app.state.parts)
+
+
+App = Annotated[Parts, Depends(_parts_of)]
+
+
+def refuse_nul(request: Request) -> None:
+    """PostgreSQL's text takes no NUL, and no id has one."""
+    if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+        raise InvalidRequest("The URL has a NUL character (%00); remove it")

@@ -1,0 +1,57 @@
+"""`/v1/fine_tuning/jobs`."""
+
+from fastapi import APIRouter, Request, Response
+
+from schemas.fine_tuning import Checkpoint, FineTuningJob, JobEvent
+from schemas.pages import BoundedPage, Page
+from service.api.auth import Project
+from service.api.dependencies import App
+from service.api.etags import answer_unless_known
+from service.api.idempotency import IdempotencyKey, once_per_body
+from service.api.job_bodies import JobBody
+from service.api.json_bodies import JsonBody
+from service.api.openapi import JOB_BODY, METADATA_FILTER
+from service.api.pages import CheckpointsPage, EventsPage, JobsFilter, JobsPage
+from service.jobs import control, queries
+from service.jobs.submission import Submission, submit_job
+
+PATH = "/fine_tuning/jobs"
+router = APIRouter(prefix=PATH, tags=["fine-tuning"])
+
+
+@router.post("", openapi_extra=JOB_BODY)
+def create_job(project: Project, app: App, key: IdempotencyKey, body: JsonBody, request: JobBody) -> FineTuningJob:
+    """Submit a job; it waits for its files to be validated and then for its turn."""
+    submission = Submission(project, request, once_per_body(project, key, path=PATH, body=body))
+    return submit_job(submission, database=app.database, registry=app.registry, clock=app.clock)
+
+
+@router.get("", openapi_extra=METADATA_FILTER)
+def list_jobs(project: Project, app: App, page: JobsPage, wanted: JobsFilter) -> Page[FineTuningJob]:
+    """List the project's jobs, newest first."""
+    return queries.list_jobs(project, wanted, after=page.after, limit=page.limit, database=app.database)
+
+
+@router.get("/{job_id}", response_model=FineTuningJob, responses={304: {"description": "Not changed since the ETag"}})
+def get_job(job_id: str, project: Project, app: App, request: Request) -> Response:
+    """Poll a job; send its `ETag` back as `If-None-Match` to get an empty 304 while nothing changes."""
+    found = queries.find_job(project, job_id, database=app.database)
+    return answer_unless_known(request, found.job, etag=found.etag)
+
+
+@router.post("/{job_id}/cancel")
+def cancel_job(job_id: str, project: Project, app: App) -> FineTuningJob:
+    """Cancel a job that has not ended; its status says so at once."""
+    return control.cancel_job(project, job_id, database=app.database, clock=app.clock)
+
+
+@router.get("/{job_id}/events")
+def list_events(job_id: str, project: Project, app: App, page: EventsPage) -> Page[JobEvent]:
+    """List what happened, newest first; metrics events carry every number of a step."""
+    return queries.list_events(project, job_id, after=page.after, limit=page.limit, database=app.database)
+
+
+@router.get("/{job_id}/checkpoints")
+def list_checkpoints(job_id: str, project: Project, app: App, page: CheckpointsPage) -> BoundedPage[Checkpoint]:
+    """List the checkpoints that are kept, newest first; each can be used as a model."""
+    return queries.list_checkpoints(project, job_id, after=page.after, limit=page.limit, database=app.database)

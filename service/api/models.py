@@ -1,0 +1,29 @@
+"""`/v1/models`."""
+
+from fastapi import APIRouter
+
+from schemas.models import ModelDeleted, ModelObject
+from schemas.pages import Page
+from service.api.auth import Project
+from service.api.dependencies import App
+from service.jobs import model_catalog
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+
+@router.get("")
+def list_models(project: Project, app: App) -> Page[ModelObject]:
+    """List the project's `ft:` models, newest first, then the registry's base models."""
+    return model_catalog.list_models(project, database=app.database, registry=app.registry, store=app.store)
+
+
+@router.get("/{model:path}")
+def get_model(model: str, project: Project, app: App) -> ModelObject:
+    """An `ft:` model's `adapter` says where its unpacked adapter lies."""
+    return model_catalog.find_model(project, model, database=app.database, registry=app.registry, store=app.store)
+
+
+@router.delete("/{model:path}")
+def delete_model(model: str, project: Project, app: App) -> ModelDeleted:
+    """Delete an `ft:` model and its adapter; no unfinished job may need it."""
+    return model_catalog.delete_model(project, model, database=app.database, registry=app.registry, store=app.store)

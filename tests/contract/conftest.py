@@ -1,0 +1,33 @@
+"""One server a session of tests; one project a test."""
+
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+from openai import OpenAI
+
+from tests.contract.server import ProjectAccess, Server, new_project, openai_client, running_server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture
+def project(server: Server) -> ProjectAccess:
+    return new_project(server.database)
+
+
+@pytest.fixture
+def client(server: Server, project: ProjectAccess) -> Iterator[OpenAI]:
+    with openai_client(server, project) as connected:
+        yield connected
+
+
+@pytest.fixture
+def http(server: Server, project: ProjectAccess) -> Iterator[httpx2.Client]:
+    """What the SDK cannot send, with the project's key."""
+    with httpx2.Client(base_url=server.url, headers=project.headers) as connected:
+        yield connected

@@ -1,0 +1,92 @@
+"""The API behind a real socket, and projects of it: each test gets one of its own."""
+
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from openai import OpenAI
+
+from schemas.ids import ProjectId
+from service.api.app import create_app
+from service.api.dependencies import ReadinessCheck
+from service.api_keys import hash_api_key, new_api_key
+from service.clock import utc_now
+from service.db.engine import Database
+from service.db.migrate import upgrade
+from service.db.projects import ProjectRepository
+from service.db.tables import ApiKeyRow, ProjectRow
+from service.identifiers import new_key_id, new_project_id
+from service.registry import BaseModelEntry
+from service.storage.folder import FolderStore
+
+MAX_FILE_BYTES = 2_000_000
+REGISTRY = {
+    "tiny-llama": BaseModelEntry(uri="/m/tiny", max_length=512, base_learning_rate=1e-3, precision="fp32", gpus=0),
+    "large-llama": BaseModelEntry(uri="/m/large", max_length=8192, base_learning_rate=5e-5, gpus=2),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    url: str
+    port: int
+    database: Database
+    store: FolderStore
+    store_root: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectAccess:
+    id: ProjectId
+    key: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+
+@contextmanager
+def running_server(folder: Path, *, readiness: Mapping[str, ReadinessCheck] | None = None) -> Iterator[Server]:
+    database = Database(f"sqlite:///{folder / 'dpo.sqlite3'}")
+    upgrade(database.engine)
+    store = FolderStore(folder / "objects")
+    app = create_app(
+        database=database, store=store, registry=REGISTRY, readiness=readiness, max_file_bytes=MAX_FILE_BYTES
+    )
+    with listening(uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="none")) as port:
+        yield Server(f"http://127.0.0.1:{port}", port, database, store, folder / "objects")
+    database.close()
+
+
+@contextmanager
+def listening(config: uvicorn.Config) -> Iterator[int]:
+    server = uvicorn.Server(config)
+    # The protocol by name: asyncio sets TCP_NODELAY on no other, and each answer would wait 40 ms for an ACK.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def new_project(database: Database, *, name: str = "default") -> ProjectAccess:
+    project_id, key, now = new_project_id(), new_api_key(), utc_now()
+    with database.write() as session:
+        ProjectRepository(session).add(ProjectRow(id=project_id, name=name, created_at=now))
+        row = ApiKeyRow(id=new_key_id(), project_id=project_id, sha256=hash_api_key(key), created_at=now)
+        ProjectRepository(session).add_key(row)
+    return ProjectAccess(project_id, key)
+
+
+@contextmanager
+def openai_client(server: Server, access: ProjectAccess) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{server.url}/v1", api_key=access.key, max_retries=0) as client:
+        yield client
