@@ -1,0 +1,188 @@
+"""A Ray of the service's own, on this machine's loopback, for as long as the service lives.
+
+Ray's daemons listen on every interface whatever they are told, so this one asks for a token that only its own
+processes and this service hold. A guardian process ends it all when the service dies in any way; what a killed guardian
+left is known by an environment variable naming this data folder, so no other Ray is ever touched.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+
+from service.backends import ray_guardian
+from service.backends.backend import BackendUnavailable
+from service.backends.ray_http import RayHttp
+from service.backends.ray_jobs import DriverCommand, RayJobsBackend
+from service.backends.trainer_command import import_path
+
+START_TIMEOUT_S = 90.0
+CLOSE_TIMEOUT_S = 20.0
+POLL_S = 0.1
+OBJECT_STORE_BYTES = 80 * 1024**2
+"""Ray's least: our runs pass nothing through it."""
+LOG_LINES = 15
+MARKER = "DPO_LOCAL_RAY_OF"
+"""Environment variable of every process of this Ray: the work folder of the service it belongs to."""
+NODE_ADDRESS = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+"""Ray replaces 127.0.0.1 by the host's outside address; another loopback address it leaves alone."""
+SOCKETS_ROOT = "/tmp"  # noqa: S108  # mkdtemp's folder; a longer path overflows AF_UNIX's 107 bytes
+PORT_OPTIONS = (
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "metrics-export-port",
+    "ray-client-server-port",
+)
+
+
+class LocalRayFailed(RuntimeError):
+    """The local Ray did not come up; the message has its last log lines."""
+
+
+class LocalRay:
+    def __init__(self, work_dir: Path, *, ray_command: tuple[str, ...] = (sys.executable, "-m", "ray.scripts.scripts")):
+        self._work_dir = work_dir
+        self._ray_command = ray_command
+        self._token = secrets.token_hex(32)
+        self._guardian: subprocess.Popen[bytes] | None = None
+        self._address = ""
+
+    def start(self, *, timeout_s: float = START_TIMEOUT_S) -> RayJobsBackend:
+        """Start it and wait until it takes jobs. Raises: LocalRayFailed."""
+        self._work_dir.mkdir(parents=True, exist_ok=True)
+        end_leftovers(self._work_dir)
+        ports = dict(zip(PORT_OPTIONS, _free_ports(len(PORT_OPTIONS)), strict=True))
+        self._address = f"http://127.0.0.1:{ports['dashboard-port']}"
+        self._guardian = self._spawn(Path(tempfile.mkdtemp(prefix="dpo-ray-", dir=SOCKETS_ROOT)), ports)
+        jobs = RayJobsBackend(RayHttp(self._address, token=self._token), DriverCommand(sys.executable, import_path()))
+        self._wait_until_up(jobs, timeout_s=timeout_s)
+        return jobs
+
+    def is_alive(self) -> bool:
+        return self._guardian is not None and self._guardian.poll() is None
+
+    def close(self) -> None:
+        """End every process of it; returns when they are gone."""
+        guardian, self._guardian = self._guardian, None
+        if guardian is None:
+            return
+        assert guardian.stdin is not None
+        guardian.stdin.close()
+        try:
+            guardian.wait(CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            guardian.kill()
+            guardian.wait()
+        end_leftovers(self._work_dir)
+
+    def _spawn(self, folder: Path, ports: dict[str, int]) -> "subprocess.Popen[bytes]":
+        (self._work_dir / "folder").write_text(str(folder))
+        command = [*self._ray_command, "start", *_start_options(folder, ports)]
+        with self._log_path.open("wb") as log:
+            return subprocess.Popen(  # noqa: S603  # our own interpreter
+                [sys.executable, ray_guardian.__file__, str(folder), *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment(self._work_dir, self._token),
+                start_new_session=True,  # Ctrl-C is for the service
+            )
+
+    def _wait_until_up(self, jobs: RayJobsBackend, *, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while self._guardian is not None and self._guardian.poll() is None:
+            try:
+                jobs.capacity()
+                return
+            except BackendUnavailable:
+                if time.monotonic() > deadline:
+                    self.close()
+                    raise LocalRayFailed(self._explain(f"did not come up within {timeout_s:g} s")) from None
+                time.sleep(POLL_S)
+        code = self._guardian.returncode if self._guardian else 0
+        self.close()
+        raise LocalRayFailed(self._explain(f"ended while it started, with exit code {code}"))
+
+    def _explain(self, what: str) -> str:
+        lines = self._log_path.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        said = "\n".join(f"  {line}" for line in lines) or "  (nothing)"
+        return (
+            f"the local Ray {what}. Its last lines ({self._log_path}):\n{said}\n"
+            "Mend that, or set DPO_RAY_ADDRESS to a running cluster, or DPO_BACKEND=process to train without Ray."
+        )
+
+    @property
+    def _log_path(self) -> Path:
+        return self._work_dir / "ray.log"
+
+
+def end_leftovers(work_dir: Path) -> None:
+    """End what a former service of this work folder, killed together with its guardian, left running."""
+    leftovers = [process for process in psutil.process_iter() if _belongs_to(process, work_dir)]
+    for process in leftovers:
+        try:
+            process.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(leftovers, timeout=CLOSE_TIMEOUT_S)
+    note = work_dir / "folder"
+    if note.exists() and Path(note.read_text()).name.startswith("dpo-ray-"):
+        shutil.rmtree(note.read_text(), ignore_errors=True)
+    note.unlink(missing_ok=True)
+
+
+def _belongs_to(process: psutil.Process, work_dir: Path) -> bool:
+    try:
+        return bool(process.environ().get(MARKER) == str(work_dir)) and process.pid != os.getpid()
+    except psutil.Error:
+        return False
+
+
+def _start_options(folder: Path, ports: dict[str, int]) -> list[str]:
+    return [
+        "--head",
+        "--block",
+        "--disable-usage-stats",
+        "--dashboard-host=127.0.0.1",
+        f"--node-ip-address={NODE_ADDRESS}",
+        f"--temp-dir={folder}",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        *(f"--{option}={port}" for option, port in ports.items()),
+    ]
+
+
+def _environment(work_dir: Path, token: str) -> dict[str, str]:
+    own = {
+        MARKER: str(work_dir),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": token,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_prestart_worker_first_driver": "0",  # idle workers that a run in the driver never uses
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return inherited | own
+
+
+def _free_ports(count: int) -> list[int]:
+    """From the kernel's ephemeral range, above Ray's own 10002 to 19999; all held until all are chosen."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]

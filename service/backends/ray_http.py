@@ -1,0 +1,49 @@
+"""HTTP to a Ray head: every request has a time limit, and an answer is bytes or an error that says which."""
+
+import urllib.error
+import urllib.request
+
+from service.backends.backend import BackendUnavailable
+
+TIMEOUT_S = 10.0
+ERROR_CHARS = 2_000
+
+
+class RayError(RuntimeError):
+    """Ray answered, and not with what was asked for."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"HTTP {status}: {message}")
+        self.is_not_found = status == 404
+
+
+class RayHttp:
+    def __init__(self, address: str, *, token: str | None) -> None:
+        self._address = address.rstrip("/")
+        self._headers = {"Content-Type": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        # No proxy: the environment's is for the outside world, and a cluster is not.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def get(self, path: str) -> bytes:
+        """Raises: RayError; BackendUnavailable."""
+        return self._send(path, None)
+
+    def post(self, path: str, body: bytes) -> bytes:
+        """Raises: RayError; BackendUnavailable."""
+        return self._send(path, body)
+
+    def _send(self, path: str, body: bytes | None) -> bytes:
+        request = urllib.request.Request(f"{self._address}{path}", body, self._headers)  # noqa: S310  # settings' URL
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+                content: bytes = answer.read()
+                return content
+        except urllib.error.HTTPError as error:
+            with error:
+                text = error.read().decode(errors="replace").strip()
+            # The last line of a Ray traceback is the cause.
+            raise RayError(error.code, text[-ERROR_CHARS:]) from error
+        except OSError as error:
+            raise BackendUnavailable(f"Ray at {self._address} does not answer: {error}") from error
