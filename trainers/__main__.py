@@ -1,0 +1,28 @@
+"""`python -m trainers RUN_FOLDER`: run what the folder's `spec.json` says, under torchrun or not, without a service.
+
+Exits with 0 once there is an outcome (also a failed one), with 143 when SIGTERM stopped it, with 1 on anything that a
+new attempt may cure.
+"""
+
+import argparse
+import sys
+
+from trainers.entrypoint import run
+from trainers.errors import RunStopped
+
+EXIT_STOPPED = 143
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m trainers", description="Train from a run folder.")
+    parser.add_argument("run_folder", help="a path or s3://bucket/prefix, with spec.json in it")
+    try:
+        run(parser.parse_args(arguments).run_folder)
+    except RunStopped as stopped:
+        sys.stderr.write(f"{stopped}\n")
+        return EXIT_STOPPED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

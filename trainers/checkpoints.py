@@ -1,0 +1,79 @@
+"""Checkpoints in the run folder: files first, then a manifest with their hashes, which makes them a checkpoint.
+
+What is half-written, or has a flipped byte, is passed over for the next older one.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from schemas.run_layout import CHECKPOINTS, MANIFEST, checkpoint_prefix
+from schemas.run_record import CheckpointManifest, StoredFile
+from trainers.run_folder import RunFolder
+
+MANIFEST_NAME = re.compile(rf"{CHECKPOINTS}/step-(\d+)/{re.escape(MANIFEST)}")
+RECOVERY_CHECKPOINTS_KEPT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    step: int
+    folder: RunFolder
+    files: Mapping[str, bytes]
+    """By path, relative to the checkpoint."""
+
+
+def write_checkpoint(
+    folder: RunFolder, step: int, files: Mapping[str, bytes], *, before_commit: Callable[[], None]
+) -> None:
+    """Write the files, let the caller make known what the checkpoint stands on, then commit by the manifest."""
+    prefix = checkpoint_prefix(step)
+    for path, content in files.items():
+        folder.write(f"{prefix}/{path}", content)
+    before_commit()
+    manifest = CheckpointManifest(step=step, files=tuple(stored_file(path, content) for path, content in files.items()))
+    folder.write(f"{prefix}/{MANIFEST}", manifest.model_dump_json().encode())
+
+
+def newest_whole(folders: Iterable[RunFolder]) -> Checkpoint | None:
+    """Return the newest whole checkpoint of the first folder that has one."""
+    for folder in folders:
+        for step in reversed(_steps(folder)):
+            checkpoint = _read_whole(folder, step)
+            if checkpoint is not None:
+                return checkpoint
+    return None
+
+
+def prune(folder: RunFolder, *, is_kept: Callable[[int], bool]) -> None:
+    """Remove recovery checkpoints but the newest two; those that `is_kept` names stay."""
+    recovery = [step for step in _steps(folder) if not is_kept(step)]
+    for step in recovery[:-RECOVERY_CHECKPOINTS_KEPT]:
+        prefix = checkpoint_prefix(step)
+        # The manifest goes first: a half-removed checkpoint is none.
+        for name in [f"{prefix}/{MANIFEST}", *folder.names(prefix)]:
+            folder.delete(name)
+
+
+def stored_file(path: str, content: bytes) -> StoredFile:
+    return StoredFile(path=path, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+
+
+def _steps(folder: RunFolder) -> list[int]:
+    matches = [MANIFEST_NAME.fullmatch(name) for name in folder.names(CHECKPOINTS)]
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def _read_whole(folder: RunFolder, step: int) -> Checkpoint | None:
+    prefix = checkpoint_prefix(step)
+    try:
+        manifest = CheckpointManifest.model_validate_json(folder.read(f"{prefix}/{MANIFEST}"))
+        files = {file.path: folder.read(f"{prefix}/{file.path}") for file in manifest.files}
+    except (ValidationError, FileNotFoundError):
+        return None
+    if any(stored_file(file.path, files[file.path]) != file for file in manifest.files):
+        return None
+    return Checkpoint(step, folder, files)

@@ -1,0 +1,131 @@
+"""Preference pairs as token ids: exactly TRL 1.16's tokenisation, but nothing is dropped or cut in silence.
+
+The prompt, prompt + chosen and prompt + rejected are tokenised whole, since tokens may merge across the boundary or a
+template may render a prompt alone differently; the prompt is what all three begin with.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from schemas.preference_rows import Message, PreferencePair
+from trainers.data.preference_dataset import PreferenceRow
+from trainers.errors import TrainerError, UnusableModel
+
+
+@dataclass(frozen=True, slots=True)
+class PairTokens:
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+    line: int
+    row_id: str | None
+
+    @property
+    def packed_length(self) -> int:
+        """Tokens with the prompt counted once."""
+        return len(self.prompt) + len(self.chosen) + len(self.rejected)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Prompt and completion of both sides."""
+        return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
+
+    @property
+    def name(self) -> str:
+        return f"line {self.line}" if self.row_id is None else f"line {self.line} (id {self.row_id})"
+
+
+@dataclass(slots=True)
+class TokenizedPairs:
+    """The usable pairs, and the lines of what was lost on the way."""
+
+    pairs: list[PairTokens] = field(default_factory=list)
+    prompt_too_long: list[int] = field(default_factory=list)
+    cut_completions: int = 0
+    """Completions, not pairs, that lost their end to `max_length`."""
+    became_equal: list[int] = field(default_factory=list)
+    """Chosen and rejected have the same tokens: the pair teaches nothing."""
+
+
+def tokenize_rows(
+    rows: Sequence[PreferenceRow],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    error: type[TrainerError],
+) -> TokenizedPairs:
+    """Tokenise and cut to `max_length`, keeping the start.
+
+    Raises: UnusableModel, when the tokenizer has no chat template; `error`, naming the line that it cannot render.
+    """
+    tokenized = TokenizedPairs()
+    for row in rows:
+        whole = _tokenize(row, tokenizer, error)
+        if len(whole.prompt) >= max_length:
+            tokenized.prompt_too_long.append(row.line)
+            continue
+        pair = _cut(whole, max_length=max_length)
+        tokenized.cut_completions += (pair.chosen != whole.chosen) + (pair.rejected != whole.rejected)
+        if pair.chosen == pair.rejected:
+            tokenized.became_equal.append(row.line)
+        tokenized.pairs.append(pair)
+    return tokenized
+
+
+def split_at_boundary(
+    prompt: Sequence[int], prompt_chosen: Sequence[int], prompt_rejected: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Cut three tokenised texts where the prompt stops being what both others begin with."""
+    length = min(_common_prefix(prompt, prompt_chosen), _common_prefix(prompt, prompt_rejected))
+    return tuple(prompt[:length]), tuple(prompt_chosen[length:]), tuple(prompt_rejected[length:])
+
+
+def _common_prefix(ids: Sequence[int], other_ids: Sequence[int]) -> int:
+    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(ids, other_ids, strict=False)))
+
+
+def _tokenize(row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, error: type[TrainerError]) -> PairTokens:
+    pair = row.pair
+    texts = _render(row, tokenizer, error) if pair.is_conversational else _texts(pair, tokenizer)
+    # A chat template writes the special tokens itself.
+    ids = tokenizer(texts, add_special_tokens=not pair.is_conversational)["input_ids"]
+    prompt, chosen, rejected = split_at_boundary(*ids)
+    return PairTokens(prompt, chosen, rejected, line=row.line, row_id=pair.row_id)
+
+
+def _texts(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The three texts of a pair without messages; completions end with EOS."""
+    end = str(tokenizer.eos_token)
+    prompt, chosen, rejected = str(pair.prompt), str(pair.chosen), str(pair.rejected)
+    return [prompt, prompt + chosen.removesuffix(end) + end, prompt + rejected.removesuffix(end) + end]
+
+
+def _render(row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, error: type[TrainerError]) -> list[str]:
+    if not tokenizer.chat_template:
+        raise UnusableModel("the model's tokenizer has no chat template; train it on rows of plain text")
+    pair = row.pair
+    prompt, chosen, rejected = (_as_dicts(side) for side in (pair.prompt, pair.chosen, pair.rejected))
+    tools: list[dict[Any, Any] | Callable[..., Any]] | None = None if pair.tools is None else list(pair.tools)
+    try:
+        return [
+            str(tokenizer.apply_chat_template(prompt, tools=tools, tokenize=False, add_generation_prompt=True)),
+            str(tokenizer.apply_chat_template(prompt + chosen, tools=tools, tokenize=False)),
+            str(tokenizer.apply_chat_template(prompt + rejected, tools=tools, tokenize=False)),
+        ]
+    # A template is a program of the model's makers; these are what such programs raise on messages they do not expect.
+    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as reason:
+        raise error(f"line {row.line}: the model's chat template cannot render this conversation: {reason}") from reason
+
+
+def _as_dicts(messages: str | tuple[Message, ...]) -> list[dict[str, Any]]:
+    return [message.model_dump(exclude_none=True) for message in messages if not isinstance(message, str)]
+
+
+def _cut(pair: PairTokens, *, max_length: int) -> PairTokens:
+    room = max_length - len(pair.prompt)
+    return PairTokens(pair.prompt, pair.chosen[:room], pair.rejected[:room], line=pair.line, row_id=pair.row_id)

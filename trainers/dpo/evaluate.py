@@ -1,0 +1,59 @@
+"""The policy on the validation pairs: the training metrics, and the exact KL from the reference at every position."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trainers.data.chat_tokens import PairTokens
+from trainers.distributed import Workers
+from trainers.dpo.log_probs import token_divergence, token_log_probs
+from trainers.dpo.plan import micro_batches, shard
+from trainers.dpo.scores import CompletionStates, PairScores, gather_scores
+from trainers.dpo.step import Objective, pair_losses
+from trainers.metrics import FIELDS, PairSums, as_vector, from_vector
+
+POSITIONS_AT_ONCE = 128
+"""Positions whose logits over the whole vocabulary, of policy and reference, are held at a time."""
+
+
+def evaluate(objective: Objective, pairs: Sequence[PairTokens], workers: Workers, *, token_budget: int) -> PairSums:
+    """Return the sums over all validation pairs of all workers."""
+    mine = shard(range(len(pairs)), pairs, rank=workers.rank, world_size=workers.world_size)
+    total = torch.zeros(len(FIELDS), dtype=torch.float64, device=objective.device)
+    with torch.no_grad():
+        for indices in micro_batches(mine, pairs, token_budget=token_budget):
+            total += _sums(objective, [pairs[index] for index in indices])
+    return from_vector(workers.sum(total).tolist())
+
+
+def _sums(objective: Objective, pairs: Sequence[PairTokens]) -> Tensor:
+    policy_states = objective.layout.states(pairs)
+    with objective.policy.as_reference():
+        reference_states = objective.layout.states(pairs)
+    policy, reference, kl = _compare(policy_states, reference_states)
+    reference_B2 = torch.stack([reference.chosen.log_probs_B, reference.rejected.log_probs_B], dim=1)
+    _, sums = pair_losses(policy, reference_B2, pairs, objective)
+    return sums + as_vector(device=objective.device, kl=kl, kl_positions=policy_states.lengths.sum())
+
+
+def _compare(policy: CompletionStates, reference: CompletionStates) -> tuple[PairScores, PairScores, Tensor]:
+    """Score both and sum KL(policy || reference) over the positions, some positions at a time."""
+    policy_parts, reference_parts, divergences = [], [], []
+    positions = len(policy.targets)
+    for start in range(0, positions, POSITIONS_AT_ONCE):
+        end = min(start + POSITIONS_AT_ONCE, positions)
+        policy_logits, reference_logits = policy.logits(start, end), reference.logits(start, end)
+        policy_parts.append(token_log_probs(policy_logits, policy.targets[start:end]))
+        reference_parts.append(token_log_probs(reference_logits, policy.targets[start:end]))
+        divergences.append(token_divergence(policy_logits, reference_logits).double().sum())
+    return (
+        _gather(policy_parts, policy.lengths),
+        _gather(reference_parts, policy.lengths),
+        torch.stack(divergences).sum(),
+    )
+
+
+def _gather(parts: Sequence[tuple[Tensor, Tensor]], lengths: Tensor) -> PairScores:
+    log_probs, correct = zip(*parts, strict=True)
+    return gather_scores(torch.cat(log_probs), torch.cat(correct), lengths)

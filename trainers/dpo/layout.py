@@ -1,0 +1,57 @@
+"""Choose the layout by trying it: packed where it gives what padded gives on the job's own pairs, padded elsewhere.
+
+Mamba mixes neighbours, some models cap or window their attention, others take no extra argument: a list of names would be
+wrong with the next release, a comparison is not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trainers.data.chat_tokens import PairTokens
+from trainers.dpo.batch import PaddedLayout
+from trainers.dpo.packed_batch import PackedLayout
+from trainers.dpo.scores import Layout
+from trainers.models.lora import Policy
+
+COMPARED_PAIRS = 2
+COMPARED_TOKENS = 2_048
+"""Of a pair at most, so that the padded pass fits wherever the packed one does."""
+TOLERANCE_NATS = {torch.float32: 2e-3, torch.bfloat16: 0.25}
+"""Per token: the two layouts add in another order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenLayout:
+    layout: Layout
+    why_padded: str | None
+    """None: packed."""
+
+
+def choose_layout(
+    policy: Policy, pairs: Sequence[PairTokens], *, device: torch.device, pad_token_id: int
+) -> ChosenLayout:
+    """Compare both layouts' log-probs on a few pairs, and try the packed one on the longest."""
+    padded = PaddedLayout(policy, device, pad_token_id)
+    packed = PackedLayout(policy, device)
+    longest = max(pairs, key=lambda pair: pair.packed_length)
+    short = [pair for pair in pairs if pair.packed_length <= COMPARED_TOKENS][:COMPARED_PAIRS]
+    try:
+        with torch.no_grad():
+            packed.states([longest])
+            difference = _largest_difference(packed, padded, short or [longest])
+    # Whatever a model that was not built for extra arguments raises, the padded layout serves it.
+    except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as reason:
+        return ChosenLayout(padded, why_padded=str(reason))
+    tolerance = TOLERANCE_NATS[policy.causal_lm().dtype]
+    if not difference <= tolerance:  # so that NaN is a difference too
+        why = f"log-probs differ by {difference:.2g} nats a token from the padded layout's"
+        return ChosenLayout(padded, why_padded=why)
+    return ChosenLayout(packed, why_padded=None)
+
+
+def _largest_difference(packed: Layout, padded: Layout, pairs: Sequence[PairTokens]) -> float:
+    ours, _ = packed.states(pairs).log_probs()
+    theirs, _ = padded.states(pairs).log_probs()
+    return float((ours - theirs).abs().max())

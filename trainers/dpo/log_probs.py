@@ -1,0 +1,39 @@
+"""Log-probabilities of tokens and of whole completions; pure, reduced in float32.
+
+B = pairs, T = tokens, S = T - 1 predicted positions, V = vocabulary, N = completion tokens of many sides, end to end.
+"""
+
+import torch
+from torch import Tensor
+
+
+def completion_log_probs(logits_BTV: Tensor, token_ids_BT: Tensor, completion_mask_BT: Tensor) -> Tensor:
+    """Sum log p(token) over each completion; position t predicts token t + 1.
+
+    Returns: (B,) float32, in nats, not length-normalised.
+    Raises: ValueError when a row has no completion token left after the shift.
+    """
+    mask_BS = completion_mask_BT[:, 1:]
+    if not mask_BS.any(dim=1).all():
+        raise ValueError("a row has no completion token after the shift; drop the pair")
+    log_probs_BS, _ = token_log_probs(logits_BTV[:, :-1], token_ids_BT[:, 1:])
+    return (log_probs_BS * mask_BS).sum(dim=1)
+
+
+def token_log_probs(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log p(target) in float32, and whether the target is the argmax. Logits have one last dimension more."""
+    logits_f32 = logits.float()
+    target_logits = logits_f32.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    return target_logits - logits_f32.logsumexp(-1), logits_f32.argmax(-1) == targets
+
+
+def sum_by_side(values_N: Tensor, lengths: Tensor) -> Tensor:
+    """Sum consecutive runs of the given lengths; float32. `segment_reduce` adds in one order, on GPUs too."""
+    return torch.segment_reduce(values_N.float(), "sum", lengths=lengths, initial=0)
+
+
+def token_divergence(policy_logits_NV: Tensor, reference_logits_NV: Tensor) -> Tensor:
+    """Return the exact KL(policy || reference) at each position, (N,) float32, in nats."""
+    policy_NV = policy_logits_NV.float().log_softmax(-1)
+    reference_NV = reference_logits_NV.float().log_softmax(-1)
+    return (policy_NV.exp() * (policy_NV - reference_NV)).sum(-1)

@@ -1,0 +1,133 @@
+"""One optimizer step over all workers: gradients and numbers summed, contract and finiteness checked, weights moved.
+
+The host waits for the device once a step, for the numbers that are told. D = pairs of the step.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from schemas.run_record import StepMetrics
+from schemas.run_spec import RunSpec
+from trainers.distributed import Workers
+from trainers.dpo.plan import micro_batches, shard
+from trainers.dpo.prepare import Prepared
+from trainers.dpo.progress import Progress
+from trainers.dpo.reference import ReferenceTable, check_first_step
+from trainers.dpo.schedule import learning_rate
+from trainers.dpo.step import accumulate_gradients, score_without_dropout
+from trainers.errors import NonFiniteLoss
+from trainers.metrics import FIELDS, PairSums, StepPosition, are_finite, from_vector, step_metrics
+from trainers.seeding import seed_dropout
+
+PRECISION_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}
+PAIRS_NAMED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerStep:
+    prepared: Prepared
+    spec: RunSpec
+    workers: Workers
+    token_budget: int
+
+    def make(self, step: int, progress: Progress, *, stop_requested: bool) -> tuple[StepMetrics, bool]:
+        """Make `step`. Returns its numbers, and whether any worker was asked to stop.
+
+        Raises: NonFiniteLoss, ReferenceContractBroken.
+        """
+        began = time.perf_counter()
+        plan = self.prepared.plan
+        indices = plan.batch(step)
+        rate = self._set_learning_rate(step)
+        sums, grad_norm, stops = self._sum_gradients(step, indices, progress.reference, stop_requested)
+        if not are_finite(sums) or not math.isfinite(grad_norm):
+            raise NonFiniteLoss(self._describe_non_finite(step, indices))
+        self.prepared.optimizer.step()
+        position = StepPosition(
+            step=step,
+            total_steps=plan.total_steps,
+            epoch=step / plan.steps_per_epoch,
+            learning_rate=rate,
+            trained_tokens=progress.trained_tokens + int(sums.trained_tokens),
+            step_seconds=time.perf_counter() - began,
+        )
+        return step_metrics(sums, position, grad_norm=grad_norm), stops
+
+    def _set_learning_rate(self, step: int) -> float:
+        dpo = self.spec.dpo
+        rate = learning_rate(
+            step,
+            total_steps=self.prepared.plan.total_steps,
+            peak=dpo.learning_rate,
+            warmup_ratio=dpo.warmup_ratio,
+            scheduler=dpo.lr_scheduler,
+        )
+        for group in self.prepared.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _sum_gradients(
+        self, step: int, indices: list[int], reference: ReferenceTable, stop_requested: bool
+    ) -> tuple[PairSums, float, bool]:
+        workers, parameters = self.workers, self.prepared.objective.policy.parameters()
+        passes = self._passes(indices)
+        self.prepared.optimizer.zero_grad(set_to_none=True)
+        seed_dropout(self.spec.seed, step=step, rank=workers.rank)
+        is_first_pass = not reference.knows(indices)
+        mine = accumulate_gradients(
+            self.prepared.objective, passes, self.prepared.pairs, reference, step_pairs=len(indices)
+        )
+        stops = torch.tensor([float(stop_requested)], dtype=torch.float64, device=workers.device)
+        summed = workers.sum(torch.cat([mine, stops]))
+        if is_first_pass and workers.world_size > 1:
+            self._share_reference(indices, passes, reference)
+        if step == 1:
+            self._check_contract(summed[: len(FIELDS)], passes, reference)
+        workers.sum_gradients(parameters)
+        norm = clip_grad_norm_(parameters, self.spec.dpo.max_grad_norm)
+        *sums, stopping, grad_norm = torch.cat([summed, norm.double().view(1)]).tolist()
+        return from_vector(sums), grad_norm, stopping > 0
+
+    def _passes(self, indices: Sequence[int]) -> list[list[int]]:
+        pairs, workers = self.prepared.pairs, self.workers
+        mine = shard(indices, pairs, rank=workers.rank, world_size=workers.world_size)
+        return micro_batches(mine, pairs, token_budget=self.token_budget)
+
+    def _share_reference(self, indices: list[int], passes: list[list[int]], reference: ReferenceTable) -> None:
+        """Tell the other workers what this one has computed: the next epoch deals the pairs out anew."""
+        mine = {index for part in passes for index in part}
+        rows = [reference.of([index], device=self.workers.device)[0] for index in indices]
+        known_D2 = torch.stack(
+            [row if index in mine else row.new_zeros(2) for index, row in zip(indices, rows, strict=True)]
+        )
+        reference.keep(indices, self.workers.sum(known_D2))
+
+    def _check_contract(self, summed: Tensor, passes: list[list[int]], reference: ReferenceTable) -> None:
+        objective = self.prepared.objective
+        if not objective.policy.starts_at_reference:
+            return
+        if self.spec.initial_adapter is not None and self.spec.lora.dropout > 0:
+            # Dropout alone moves an adapter that is not zero: look at the policy without it.
+            still = score_without_dropout(objective, passes, self.prepared.pairs, reference)
+            summed = self.workers.sum(still)
+        check_first_step(
+            from_vector(summed.tolist()),
+            loss_type=self.spec.dpo.loss_type,
+            beta=self.spec.dpo.beta,
+            precision_tolerance=PRECISION_TOLERANCE[self.spec.precision],
+        )
+
+    def _describe_non_finite(self, step: int, indices: Sequence[int]) -> str:
+        names = [self.prepared.pairs[index].name for index in indices]
+        rest = len(names) - PAIRS_NAMED
+        named = ", ".join(names[:PAIRS_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+        return (
+            f"the loss or its gradient is not a finite number at step {step}; its pairs: {named}. "
+            "Lower the learning rate or look at these rows; the checkpoints before this step are kept"
+        )

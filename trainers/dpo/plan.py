@@ -1,0 +1,62 @@
+"""Which pairs meet in which step, on which worker, in which pass: pure functions of seed and lengths.
+
+The steps are the same for any number of workers; how a step is cut below that never changes its mathematics.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainers.data.chat_tokens import PairTokens
+from trainers.seeding import epoch_order
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    pairs: int
+    """Pairs in the training set."""
+    batch_size: int
+    n_epochs: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.pairs / self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.n_epochs
+
+    def batch(self, step: int) -> list[int]:
+        """Indices of the pairs of `step`, which counts from 1; an epoch's last batch may be smaller."""
+        epoch, number = divmod(step - 1, self.steps_per_epoch)
+        order = epoch_order(self.pairs, seed=self.seed, epoch=epoch)
+        return order[number * self.batch_size : (number + 1) * self.batch_size]
+
+    def ends_epoch(self, step: int) -> bool:
+        return step % self.steps_per_epoch == 0
+
+
+def shard(indices: Sequence[int], pairs: Sequence[PairTokens], *, rank: int, world_size: int) -> list[int]:
+    """Return this worker's part, balanced by tokens: the longest pair goes to whoever has least."""
+    parts: list[list[int]] = [[] for _ in range(world_size)]
+    loads = [0] * world_size
+    for index in sorted(indices, key=lambda index: (-pairs[index].packed_length, index)):
+        lightest = loads.index(min(loads))
+        parts[lightest].append(index)
+        loads[lightest] += pairs[index].packed_length
+    return parts[rank]
+
+
+def micro_batches(indices: Sequence[int], pairs: Sequence[PairTokens], *, token_budget: int) -> list[list[int]]:
+    """Cut into passes of at most `token_budget` tokens each; a longer pair gets a pass of its own."""
+    passes: list[list[int]] = []
+    used = token_budget
+    for index in indices:
+        length = pairs[index].packed_length
+        if used + length > token_budget:
+            passes.append([])
+            used = 0
+        passes[-1].append(index)
+        used += length
+    return passes

@@ -1,0 +1,86 @@
+"""Everything that the loop needs, from the run spec: model, adapter, pairs, plan, layout, optimizer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.optim import AdamW
+from transformers import PreTrainedTokenizerBase
+
+from schemas.run_record import RunEvent
+from schemas.run_spec import AdapterSource, RunSpec
+from trainers.data.chat_tokens import PairTokens
+from trainers.dpo.batch import PaddedLayout
+from trainers.dpo.plan import StepPlan
+from trainers.dpo.step import Objective
+from trainers.dpo.training_data import load_training_data
+from trainers.errors import UnusableAdapter
+from trainers.events import message, warning
+from trainers.models.causal_lm import load_causal_lm, load_tokenizer, longest_sequence
+from trainers.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, InitialAdapter, Policy, add_lora, read_adapter
+from trainers.run_folder import RunFolder, read_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    objective: Objective
+    optimizer: AdamW
+    plan: StepPlan
+    pairs: list[PairTokens]
+    validation: list[PairTokens]
+    tokenizer: PreTrainedTokenizerBase
+    opening: list[RunEvent]
+    """What to tell before the first step."""
+
+
+def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, device: torch.device) -> Prepared:
+    """Raises: TrainerError, for what the user or the registry's keeper must change."""
+    tokenizer = load_tokenizer(model_folder)
+    base = load_causal_lm(model_folder, precision=spec.precision, device=device)
+    limit = longest_sequence(base)
+    max_length = spec.dpo.max_length if limit is None else min(limit, spec.dpo.max_length)
+    data = load_training_data(folder, spec, tokenizer, max_length=max_length)
+    initial = _read_initial(folder, spec.initial_adapter)
+    policy = add_lora(base, spec.lora, initial=initial, reference=spec.reference, seed=spec.seed)
+    plan = StepPlan(len(data.training), spec.dpo.batch_size, spec.dpo.n_epochs, spec.seed)
+    layout = PaddedLayout(policy, device, int(tokenizer.pad_token_id))
+    opening = [_started(spec, policy, plan, len(data.validation)), *data.warnings]
+    if max_length < spec.dpo.max_length:
+        opening.append(warning("max_length", f"max_length is {max_length}, all that the model has positions for"))
+    return Prepared(
+        Objective(policy, layout, spec.dpo, device),
+        AdamW(policy.parameters(), lr=0.0, weight_decay=spec.dpo.weight_decay, fused=True),
+        plan,
+        data.training,
+        data.validation,
+        tokenizer,
+        opening,
+    )
+
+
+def _read_initial(folder: RunFolder, source: AdapterSource | None) -> InitialAdapter | None:
+    if source is None:
+        return None
+    uri = folder.resolve(source.uri).rstrip("/")
+    try:
+        config, weights = read_bytes(f"{uri}/{ADAPTER_CONFIG}"), read_bytes(f"{uri}/{ADAPTER_WEIGHTS}")
+    except FileNotFoundError as reason:
+        raise UnusableAdapter("the initial adapter's files are gone; was its model deleted?") from reason
+    return read_adapter(config, weights, sha256=source.sha256)
+
+
+def _started(spec: RunSpec, policy: Policy, plan: StepPlan, held_out: int) -> RunEvent:
+    learning = sum(parameter.numel() for parameter in policy.parameters())
+    held_out_text = f" ({held_out} held out)" if held_out else ""
+    match spec.initial_adapter, spec.reference:
+        case None, _:
+            reference = "the base model"
+        case _, "initial":
+            reference = "a frozen copy of the initial adapter"
+        case _, _:
+            reference = "the base model, without the initial adapter"
+    return message(
+        "started",
+        f"Training on {plan.pairs} pairs{held_out_text} for {plan.total_steps} steps: {spec.model.id}, "
+        f"{learning:,} LoRA parameters, reference: {reference}",
+    )

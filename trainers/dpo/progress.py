@@ -1,0 +1,96 @@
+"""What a run has done so far, as the files of a checkpoint: from these alone it goes on as if it had never stopped.
+
+No random state is among them: every draw follows from the seed and the step (`trainers.seeding`).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from safetensors.torch import load, save
+from torch import Tensor
+from torch.optim import Optimizer
+
+from schemas.base import Record
+from schemas.run_layout import ADAPTER
+from schemas.run_record import EvaluationMetrics, StepMetrics
+from trainers.dpo.reference import ReferenceTable
+from trainers.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LEARNING, Policy
+
+OPTIMIZER = "optimizer.safetensors"
+REFERENCE = "reference.safetensors"
+HISTORY = "history.jsonl"
+
+
+class HistoryEntry(Record):
+    """One step as told, so that a resumed run's results begin at step 1."""
+
+    step: StepMetrics
+    evaluation: EvaluationMetrics | None
+
+
+@dataclass(slots=True)
+class Progress:
+    reference: ReferenceTable
+    history: list[HistoryEntry] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        return len(self.history)
+
+    @property
+    def trained_tokens(self) -> int:
+        return self.history[-1].step.trained_tokens if self.history else 0
+
+
+def adapter_files(policy: Policy, *, base_model: str) -> dict[str, bytes]:
+    """Return the adapter's two files in PEFT's own layout."""
+    config = policy.model.peft_config[LEARNING]
+    with TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        config_json = Path(folder, ADAPTER_CONFIG).read_text()
+    return {
+        ADAPTER_CONFIG: _with_base_model(config_json, base_model),
+        ADAPTER_WEIGHTS: save(policy.adapter_weights(), metadata={"format": "pt"}),
+    }
+
+
+def checkpoint_files(progress: Progress, policy: Policy, optimizer: Optimizer, *, base_model: str) -> dict[str, bytes]:
+    adapter = adapter_files(policy, base_model=base_model)
+    history = "".join(f"{entry.model_dump_json()}\n" for entry in progress.history)
+    return {
+        **{f"{ADAPTER}/{name}": content for name, content in adapter.items()},
+        OPTIMIZER: save(_optimizer_tensors(optimizer)),
+        REFERENCE: save({"log_probs": progress.reference.log_probs_D2}),
+        HISTORY: history.encode(),
+    }
+
+
+def restore(files: Mapping[str, bytes], progress: Progress, policy: Policy, optimizer: Optimizer) -> None:
+    """Put policy, optimizer and progress where the checkpoint was made."""
+    policy.load_adapter_weights(load(files[f"{ADAPTER}/{ADAPTER_WEIGHTS}"]))
+    _load_optimizer(optimizer, load(files[OPTIMIZER]))
+    progress.reference.log_probs_D2.copy_(load(files[REFERENCE])["log_probs"])
+    progress.history[:] = [HistoryEntry.model_validate_json(line) for line in files[HISTORY].splitlines()]
+
+
+def _with_base_model(config_json: str, base_model: str) -> bytes:
+    settings = json.loads(config_json)
+    settings["base_model_name_or_path"] = base_model
+    return (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    states = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": value for number, state in states.items() for name, value in state.items()}
+
+
+def _load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        states.setdefault(int(number), {})[name] = value
+    whole = optimizer.state_dict()
+    optimizer.load_state_dict({"state": states, "param_groups": whole["param_groups"]})

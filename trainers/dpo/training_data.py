@@ -1,0 +1,86 @@
+"""The job's pairs as tokens, and what a user should know about rows that were dropped or cut."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from schemas.run_record import RunEvent
+from schemas.run_spec import PreferenceFile, RunSpec
+from trainers.data.chat_tokens import PairTokens, TokenizedPairs, tokenize_rows
+from trainers.data.preference_dataset import read_rows
+from trainers.errors import InvalidTrainingFile, InvalidValidationFile, TrainerError
+from trainers.events import warning
+from trainers.run_folder import RunFolder, read_bytes
+
+LINES_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    training: list[PairTokens]
+    validation: list[PairTokens]
+    """Empty without a validation file."""
+    warnings: list[RunEvent]
+
+
+def load_training_data(
+    folder: RunFolder, spec: RunSpec, tokenizer: PreTrainedTokenizerBase, *, max_length: int
+) -> TrainingData:
+    """Raises: InvalidTrainingFile, InvalidValidationFile, UnusableModel."""
+    training = _load(folder, spec.training_file, tokenizer, max_length, InvalidTrainingFile)
+    warnings = list(_warnings(training, "training_file", max_length))
+    if spec.validation_file is None:
+        return TrainingData(training.pairs, [], warnings)
+    validation = _load(folder, spec.validation_file, tokenizer, max_length, InvalidValidationFile)
+    warnings += _warnings(validation, "validation_file", max_length)
+    return TrainingData(training.pairs, validation.pairs, warnings)
+
+
+def _load(
+    folder: RunFolder,
+    file: PreferenceFile,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    error: type[TrainerError],
+) -> TokenizedPairs:
+    content = read_bytes(folder.resolve(file.uri))
+    rows = read_rows(content, row_format=file.format, sha256=file.sha256, error=error)
+    tokenized = tokenize_rows(rows, tokenizer, max_length=max_length, error=error)
+    if not tokenized.pairs:
+        raise error(
+            f"none of the {len(rows)} pairs can be used: each prompt alone has {max_length} tokens or more; "
+            "raise max_length or shorten the prompts"
+        )
+    return tokenized
+
+
+def _warnings(tokenized: TokenizedPairs, param: str, max_length: int) -> Iterator[RunEvent]:
+    if tokenized.prompt_too_long:
+        yield warning(
+            f"dropped:{param}",
+            f"{param}: dropped {_count(tokenized.prompt_too_long, 'pair')} whose prompt alone has {max_length} tokens "
+            f"(max_length) or more: {_lines(tokenized.prompt_too_long)}",
+        )
+    if tokenized.cut_completions:
+        yield warning(
+            f"cut:{param}",
+            f"{param}: {tokenized.cut_completions} completions lost their end to max_length = {max_length}; "
+            "raise it to train on all of them",
+        )
+    if tokenized.became_equal:
+        yield warning(
+            f"equal:{param}",
+            f"{param}: {_count(tokenized.became_equal, 'pair')} whose chosen and rejected tokens are the same: "
+            f"{_lines(tokenized.became_equal)}",
+        )
+
+
+def _count(lines: Sequence[int], noun: str) -> str:
+    return f"{len(lines)} {noun}{'' if len(lines) == 1 else 's'}"
+
+
+def _lines(lines: Sequence[int]) -> str:
+    named = ", ".join(map(str, lines[:LINES_NAMED]))
+    rest = len(lines) - LINES_NAMED
+    return f"lines {named} and {rest} more" if rest > 0 else f"lines {named}"

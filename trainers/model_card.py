@@ -1,0 +1,156 @@
+"""What goes with an adapter: a model card for people and a passport for machines, saying what it was made of."""
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from schemas.base import Record
+from schemas.run_record import EvaluationMetrics, StepMetrics, StoredFile
+from schemas.run_spec import AdapterSource, DpoParameters, LoraParameters, PreferenceFile, RunSpec
+
+LIBRARIES = ("torch", "transformers", "peft", "safetensors", "tokenizers")
+
+
+class SourceFile(Record):
+    file_id: str
+    sha256: str
+
+
+class Passport(Record):
+    """Lineage: everything that the adapter follows from, with hashes."""
+
+    fine_tuned_model: str
+    job_id: str
+    run_id: str
+    base_model: str
+    base_weights: tuple[StoredFile, ...]
+    initial_adapter_sha256: str | None
+    reference: str
+    training_file: SourceFile
+    validation_file: SourceFile | None
+    spec_sha256: str
+    seed: int
+    precision: str
+    dpo: DpoParameters
+    lora: LoraParameters
+    workers: int
+    steps: int
+    trained_tokens: int
+    adapter: StoredFile
+    libraries: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What was hashed on the way."""
+
+    spec_sha256: str
+    base_weights: tuple[StoredFile, ...]
+    adapter: StoredFile
+
+
+def passport(spec: RunSpec, lineage: Lineage, last: StepMetrics) -> Passport:
+    return Passport(
+        fine_tuned_model=spec.fine_tuned_model,
+        job_id=spec.job_id,
+        run_id=spec.run_id,
+        base_model=spec.model.id,
+        base_weights=lineage.base_weights,
+        initial_adapter_sha256=_sha256_of(spec.initial_adapter),
+        reference=spec.reference,
+        training_file=_source(spec.training_file),
+        validation_file=None if spec.validation_file is None else _source(spec.validation_file),
+        spec_sha256=lineage.spec_sha256,
+        seed=spec.seed,
+        precision=spec.precision,
+        dpo=spec.dpo,
+        lora=spec.lora,
+        workers=spec.workers,
+        steps=last.step,
+        trained_tokens=last.trained_tokens,
+        adapter=lineage.adapter,
+        libraries={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+    )
+
+
+def model_card(spec: RunSpec, last: StepMetrics, evaluation: EvaluationMetrics | None) -> str:
+    dpo, lora = spec.dpo, spec.lora
+    return CARD.format(
+        base=spec.model.id,
+        name=spec.fine_tuned_model,
+        job=spec.job_id,
+        beta=dpo.beta,
+        loss_type=dpo.loss_type,
+        rate=dpo.learning_rate,
+        epochs=dpo.n_epochs,
+        batch=dpo.batch_size,
+        length=dpo.max_length,
+        r=lora.r,
+        alpha=lora.alpha,
+        reference=spec.reference,
+        rows="\n".join(f"| {name} | {value:.4f} |" for name, value in _numbers(last, evaluation).items()),
+        steps=last.step,
+        tokens=last.trained_tokens,
+    )
+
+
+def _numbers(last: StepMetrics, evaluation: EvaluationMetrics | None) -> dict[str, float]:
+    numbers = {
+        "training loss, last step": last.train_loss,
+        "training reward margin, last step": last.rewards_margin,
+        "training reward accuracy, last step": last.rewards_accuracy,
+    }
+    if evaluation is None:
+        return numbers
+    return numbers | {
+        "validation loss": evaluation.valid_loss,
+        "validation reward margin": evaluation.valid_rewards_margin,
+        "validation reward accuracy": evaluation.valid_rewards_accuracy,
+        "validation KL(policy, reference) a token, nats": evaluation.valid_kl,
+    }
+
+
+def _source(file: PreferenceFile) -> SourceFile:
+    return SourceFile(file_id=file.file_id, sha256=file.sha256)
+
+
+def _sha256_of(adapter: AdapterSource | None) -> str | None:
+    return None if adapter is None else adapter.sha256
+
+
+CARD = """---
+base_model: {base}
+library_name: peft
+pipeline_tag: text-generation
+tags: [dpo, lora, preference-tuning]
+---
+
+# {name}
+
+A LoRA adapter for `{base}`, tuned on preference pairs by Direct Preference Optimization
+([arXiv:2305.18290](https://arxiv.org/abs/2305.18290)). Made by job `{job}`; `passport.json` says from what, with
+hashes.
+
+| setting | value |
+| --- | --- |
+| loss | {loss_type}, beta {beta} |
+| reference | {reference} |
+| LoRA | r {r}, alpha {alpha} |
+| learning rate | {rate} |
+| epochs, pairs a step | {epochs}, {batch} |
+| longest sequence | {length} tokens |
+| steps, tokens | {steps}, {tokens} |
+
+| result | value |
+| --- | --- |
+{rows}
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = AutoModelForCausalLM.from_pretrained("PATH_OF_{base}")
+model = PeftModel.from_pretrained(base, "THIS_FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")
+```
+"""

@@ -1,0 +1,169 @@
+"""The policy: a frozen base with one LoRA adapter that learns; the reference is the same base with that adapter off.
+
+Training that starts from an `ft:` model adds a frozen copy of its adapter, since there "off" would be another model.
+PEFT's own `disable_adapter` and `set_adapter` do the switching.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+from torch.nn import Parameter
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from schemas.fine_tuning import ReferenceType
+from schemas.run_spec import LoraParameters
+from trainers.errors import InvalidLoraTargets, UnusableAdapter
+from trainers.seeding import seed_adapter_init
+
+LEARNING = "default"
+FROZEN = "reference"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+CARRIED_SETTINGS = ("r", "lora_alpha", "target_modules", "use_rslora")
+"""What an initial adapter's config may tell us; it is a user's file, and PEFT has settings that name things to load."""
+
+
+@dataclass(frozen=True, slots=True)
+class InitialAdapter:
+    config: LoraConfig
+    weights: dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    model: PeftModel
+    reference_adapter: str | None
+    """None: the reference is the bare base."""
+    starts_at_reference: bool
+    """Before the first step the policy equals its reference."""
+
+    def parameters(self) -> list[Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def named_parameters(self) -> dict[str, Parameter]:
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def causal_lm(self) -> PreTrainedModel:
+        """The base model with the adapter's layers in it."""
+        return cast(PreTrainedModel, self.model.get_base_model())
+
+    @contextmanager
+    def as_reference(self) -> Iterator[None]:
+        """Be the reference while the context lasts. Call under `no_grad`, dropout off."""
+        if self.reference_adapter is None:
+            with self.model.disable_adapter():
+                yield
+            return
+        self.model.set_adapter(self.reference_adapter, inference_mode=True)
+        try:
+            yield
+        finally:
+            self.model.set_adapter(LEARNING)
+
+    @contextmanager
+    def with_dropout(self) -> Iterator[None]:
+        """Drop out in the adapter alone: TRL, too, trains with the base's dropout off."""
+        layers = [module for name, module in self.model.named_modules() if name.endswith(f"lora_dropout.{LEARNING}")]
+        for layer in layers:
+            layer.train()
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.eval()
+
+    def adapter_weights(self) -> dict[str, Tensor]:
+        weights = get_peft_model_state_dict(self.model, adapter_name=LEARNING, save_embedding_layers=False)
+        return {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+
+    def load_adapter_weights(self, weights: dict[str, Tensor]) -> None:
+        _load_weights(self.model, weights, adapter=LEARNING)
+
+
+def add_lora(
+    model: PreTrainedModel, lora: LoraParameters, *, initial: InitialAdapter | None, reference: ReferenceType, seed: int
+) -> Policy:
+    """Add the adapter that learns: a fresh one, or the initial one with the job's dropout.
+
+    Raises: InvalidLoraTargets, UnusableAdapter.
+    """
+    config = _fresh_config(model, lora) if initial is None else initial.config
+    config.lora_dropout = lora.dropout
+    # GPT-2 keeps its weights transposed; PEFT wants to be told.
+    config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in model.modules())
+    seed_adapter_init(seed)
+    policy = get_peft_model(model, config, adapter_name=LEARNING)
+    policy.eval()
+    if initial is None:
+        return Policy(policy, reference_adapter=None, starts_at_reference=True)
+    _load_weights(policy, initial.weights, adapter=LEARNING)
+    if reference == "base":
+        return Policy(policy, reference_adapter=None, starts_at_reference=False)
+    policy.add_adapter(FROZEN, config)
+    _load_weights(policy, initial.weights, adapter=FROZEN)
+    policy.set_adapter(LEARNING)
+    policy.eval()
+    return Policy(policy, reference_adapter=FROZEN, starts_at_reference=True)
+
+
+def read_adapter(config_json: bytes, weights: bytes, *, sha256: str) -> InitialAdapter:
+    """Check and read an adapter that an earlier job wrote. Raises: UnusableAdapter."""
+    found = hashlib.sha256(weights).hexdigest()
+    if found != sha256:
+        raise UnusableAdapter(f"the initial adapter's weights have the sha256 {found}, not {sha256}; train it again")
+    try:
+        settings = json.loads(config_json)
+        tensors = load(weights)
+    except (ValueError, SafetensorError) as reason:
+        raise UnusableAdapter(f"the initial adapter cannot be read: {reason}") from reason
+    if settings.get("peft_type") != "LORA":
+        raise UnusableAdapter(
+            f"the initial adapter is of the type {settings.get('peft_type')!r}; start from a LoRA adapter"
+        )
+    carried = {name: settings[name] for name in CARRIED_SETTINGS if name in settings}
+    return InitialAdapter(LoraConfig(task_type="CAUSAL_LM", **carried), tensors)
+
+
+def _fresh_config(model: PreTrainedModel, lora: LoraParameters) -> LoraConfig:
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        target_modules=_resolve_targets(model, lora),
+        use_rslora=lora.use_rslora,
+    )
+
+
+def _resolve_targets(model: PreTrainedModel, lora: LoraParameters) -> str | list[str]:
+    if lora.target_modules == "all-linear":
+        return "all-linear"
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    linear = {
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head
+    }
+    known = sorted({name.rpartition(".")[2] for name in linear})
+    for target in lora.target_modules:
+        if not any(name == target or name.endswith(f".{target}") for name in linear):
+            raise InvalidLoraTargets(f'the model has no linear layer named "{target}"; it has {", ".join(known)}')
+    return list(lora.target_modules)
+
+
+def _load_weights(model: PeftModel, weights: dict[str, Tensor], *, adapter: str) -> None:
+    try:
+        # PEFT writes the type as the string "namedtuple", which no checker can read.
+        result: Any = set_peft_model_state_dict(model, weights, adapter_name=adapter)
+    except RuntimeError as reason:  # torch's word for shapes that differ
+        raise UnusableAdapter(f"the adapter does not fit the model: {reason}") from reason
+    missing = [name for name in result.missing_keys if f".{adapter}." in name and "lora_" in name]
+    strange = missing + list(result.unexpected_keys)
+    if strange:
+        raise UnusableAdapter(f"the adapter does not fit the model: {strange[0]} is missing in one of them")
