@@ -1,7 +1,7 @@
 """Choose the layout by trying it: packed where it gives what padded gives on the job's own pairs, padded elsewhere.
 
-Mamba mixes neighbours, some models cap or window their attention, others take no extra argument: a list of names would be
-wrong with the next release, a comparison is not.
+Mamba mixes neighbours, some models cap or window their attention, others take no extra argument: a list of names would
+be wrong with the next release, a comparison is not.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Packed batches: `[prompt | chosen | rejected]` end to end, each prompt once, no padding, the head only where it counts.
+"""Packed batches: `[prompt | chosen | rejected]` end to end, prompts once, no padding, the head only at completions.
 
 M = predicted completion tokens: the chosen sides of all pairs, then the rejected ones, end to end. N = packed tokens.
 D = hidden size, V = vocabulary.
