@@ -32,7 +32,7 @@ def explain_unrouted(request: Request, error: HTTPException) -> ServiceError:
         case 404:
             return UnknownPath(f"There is nothing at {shown(path)}; {_remedy(path, request.app)}")
         case 405:
-            allowed = sorted(method.upper() for method in _operations_at(path, request.app))
+            allowed = sorted(map(str.upper, _operations_at(path, request.app))) or [(error.headers or {})["Allow"]]
             message = f"{request.method} is not allowed on {shown(path)}; use {' or '.join(allowed)}"
             return MethodNotAllowed(message, allowed=allowed)
     return InvalidRequest(f"The request cannot be read: {error.detail}")

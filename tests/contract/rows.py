@@ -1,0 +1,82 @@
+"""Rows that the dispatcher would have written: events, checkpoints, models, other states of a job."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from openai import OpenAI
+
+from schemas.fine_tuning import JobStatus
+from schemas.ids import JobId
+from service.db.checkpoints import CheckpointRepository
+from service.db.engine import Database
+from service.db.events import EventRepository, NewEvent
+from service.db.jobs import JobRepository
+from service.db.models import ModelRepository
+from service.db.tables import CheckpointRow, ModelRow
+from service.identifiers import new_checkpoint_id
+from tests.contract.server import ProjectAccess
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+PAIR = b'{"prompt": "Hi", "chosen": "Hello!", "rejected": "Go away."}\n'
+
+
+def upload(client: OpenAI, *, name: str = "pairs.jsonl", content: bytes = PAIR) -> str:
+    return client.files.create(file=(name, content), purpose="fine-tune").id
+
+
+def submit(client: OpenAI, **job: Any) -> str:
+    return client.fine_tuning.jobs.create(**({"model": "tiny-llama", "training_file": upload(client)} | job)).id
+
+
+def move(database: Database, job_id: str, *, seen: JobStatus, to: JobStatus, **changes: Any) -> None:
+    with database.write() as session:
+        assert JobRepository(session).advance(JobId(job_id), seen=seen, to=to, changes=changes)
+
+
+def finish(database: Database, job_id: str, *, to: JobStatus = "succeeded", **changes: Any) -> None:
+    move(database, job_id, seen="validating_files", to="queued")
+    move(database, job_id, seen="queued", to="running", started_at=NOW)
+    move(database, job_id, seen="running", to=to, finished_at=NOW, **changes)
+
+
+def add_step_events(database: Database, job_id: str, steps: range) -> None:
+    events = [
+        NewEvent(f"step:{step}", NOW, "info", f"Step {step}", {"step": step, "train_loss": 0.5}) for step in steps
+    ]
+    with database.write() as session:
+        EventRepository(session).append(JobId(job_id), events)
+
+
+def add_checkpoint(database: Database, job_id: str, step: int) -> str:
+    checkpoint = CheckpointRow(
+        id=new_checkpoint_id(),
+        job_id=job_id,
+        step=step,
+        model_name=f"ft:tiny-llama:default::x:ckpt-step-{step}",
+        created_at=NOW,
+        train_loss=0.6,
+        train_mean_token_accuracy=0.4,
+        valid_loss=0.65,
+        valid_mean_token_accuracy=None,
+    )
+    with database.write() as session:
+        assert CheckpointRepository(session).add_once(checkpoint)
+    return checkpoint.id
+
+
+def add_model(
+    database: Database, project: ProjectAccess, job_id: str, *, name: str, adapter_key: str = "runs/a/adapter"
+) -> None:
+    row = ModelRow(
+        name=name,
+        project_id=project.id,
+        job_id=job_id,
+        base_model="tiny-llama",
+        created_at=NOW,
+        adapter_key=adapter_key,
+        adapter_sha256="0" * 64,
+        adapter_bytes=7,
+        archive_file_id=None,
+    )
+    with database.write() as session:
+        ModelRepository(session).add(row)
