@@ -26,6 +26,8 @@ class Settings(BaseSettings):
     """`ray`: Ray Jobs. `process`: plain local processes, for tests and laptops without Ray."""
     ray_address: str | None = None
     """`http://head:8265` of a running cluster. Absent: a local Ray, started and stopped with the service."""
+    ray_token: SecretStr | None = None
+    """The token of `ray_address`'s cluster; must be set for one that is not on this machine."""
     models_file: Path | None = None
     """TOML registry of base models. Absent: the default model, made on the first start."""
     max_attempts: int = Field(default=3, ge=1, le=20)

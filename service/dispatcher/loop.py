@@ -8,12 +8,10 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import cast
 
 import structlog
 from sqlalchemy.exc import OperationalError
 
-from schemas.fine_tuning import JobStatus
 from schemas.ids import JobId
 from service.backends.backend import BackendUnavailable
 from service.db.jobs import JobRepository
@@ -22,11 +20,10 @@ from service.db.tables import RunRow
 from service.dispatcher.backoff import MAX_FAILURES, Backoff
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.launch import claim_next_job
-from service.dispatcher.reconcile import reconcile_run
-from service.dispatcher.settle import settle_interrupted
+from service.dispatcher.reconcile import interrupt_run, reconcile_run
 from service.dispatcher.transitions import fail_job
 from service.dispatcher.validations import Validations
-from service.jobs.lifecycle import is_terminal
+from service.jobs.lifecycle import is_terminal, parse_status
 
 log = structlog.get_logger()
 
@@ -54,13 +51,10 @@ class Dispatcher:
             self._attempt(JobId(run.job_id), partial(reconcile_run, self._context, run))
         self._attempt(None, self._claim_all)
 
-    def settle_interrupted(self) -> None:
-        """After the backend was stopped with the service: give the jobs it ended their next attempt."""
+    def interrupt_runs(self) -> None:
+        """After the backend was stopped with the service: each job goes on at the next start, at no attempt's cost."""
         for run in self._open_runs():
-            with self._context.database.read() as session:
-                job = JobRepository(session).find_any(JobId(run.job_id))
-            if job and job.status == "running" and job.attempt == run.attempt and run.submitted_at:
-                settle_interrupted(self._context, job, run)
+            self._attempt(JobId(run.job_id), partial(interrupt_run, self._context, run))
 
     def _open_runs(self) -> list[RunRow]:
         with self._context.database.read() as session:
@@ -103,7 +97,7 @@ class Dispatcher:
         message = f"The service could not go on with this job: {type(error).__name__}: {error}"[:1000]
         with self._context.database.write() as session:
             job = JobRepository(session).find_any(job_id)
-            status = cast("JobStatus", job.status) if job else None
+            status = parse_status(job.status) if job else None
             if job and status and not is_terminal(status):
                 failure = JobFailure("internal_error", message)
                 fail_job(session, job, seen=status, failure=failure, now=self._context.clock())

@@ -16,7 +16,7 @@ from service.db.tables import JobRow, RunRow
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.ingest import ingest_chunks
 from service.dispatcher.launch import launch_run
-from service.dispatcher.settle import settle_lost, settle_outcome
+from service.dispatcher.settle import settle_interrupted, settle_lost, settle_outcome
 from service.dispatcher.transitions import fail_job
 
 GONE = frozenset({RunState.ENDED, RunState.UNKNOWN})
@@ -37,6 +37,17 @@ def reconcile_run(context: DispatchContext, run: RunRow) -> None:
         launch_run(context, job, run)
     else:
         _follow(context, job, run)
+
+
+def interrupt_run(context: DispatchContext, run: RunRow) -> None:
+    """Close a run that the service ended together with its backend; one that had finished is left to be published."""
+    with context.database.read() as session:
+        job = JobRepository(session).find_any(JobId(run.job_id))
+    is_current = job is not None and job.status == "running" and job.attempt == run.attempt
+    if job is None or not is_current or run.submitted_at is None or _read_outcome(context, job, run) is not None:
+        return
+    ingest_chunks(context, job, run)
+    settle_interrupted(context, job, run)
 
 
 def _follow(context: DispatchContext, job: JobRow, run: RunRow) -> None:

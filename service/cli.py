@@ -1,0 +1,77 @@
+"""The command line: `dpo-service serve`. An option not given is taken from its `DPO_…` variable."""
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from service.settings import Settings
+
+app = typer.Typer(
+    help="Preference fine-tuning (DPO, LoRA) as a service, speaking OpenAI's fine-tuning API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"dpo-service {version('dpo-service')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def serve(
+    data_dir: Annotated[Path | None, typer.Option(help="DPO_DATA_DIR: database, objects, models. [./data]")] = None,
+    host: Annotated[str | None, typer.Option(help="DPO_HOST. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="DPO_PORT; 0 takes any free one. [8000]")] = None,
+    backend: Annotated[str | None, typer.Option(help="DPO_BACKEND: ray or process. [ray]")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="DPO_RAY_ADDRESS. [a local Ray]")] = None,
+    models_file: Annotated[Path | None, typer.Option(help="DPO_MODELS_FILE. [the default model]")] = None,
+) -> None:
+    """Run the API, the dispatcher and a local Ray until Ctrl-C."""
+    given = {
+        "data_dir": data_dir,
+        "host": host,
+        "port": port,
+        "backend": backend,
+        "ray_address": ray_address,
+        "models_file": models_file,
+    }
+    # Imported here: --help and --version need neither the web framework nor the database.
+    from service.serve.service_run import serve as serve_until_stopped
+    from service.serve.start_errors import StartError
+    from service.telemetry import configure_logging
+
+    configure_logging()
+    try:
+        serve_until_stopped(_load_settings({name: value for name, value in given.items() if value is not None}))
+    except StartError as error:
+        typer.echo(f"dpo-service: {error}", err=True)
+        sys.exit(1)
+
+
+def _load_settings(given: dict[str, Path | str | int]) -> Settings:
+    try:
+        return Settings.model_validate({**Settings().model_dump(), **given}) if given else Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        typer.echo(f"dpo-service: DPO_{name.upper()} is {first['input']!r}: {first['msg']}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    app()

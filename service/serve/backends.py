@@ -1,0 +1,80 @@
+"""Open the backend that the settings ask for, and end with it what it started."""
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from service.backends.backend import Backend, BackendUnavailable
+from service.backends.local_ray import LocalRay, LocalRayFailed
+from service.backends.local_ray_backend import LocalRayBackend
+from service.backends.process import ProcessBackend
+from service.backends.ray_http import RayHttp
+from service.backends.ray_jobs import RayJobsBackend
+from service.serve.start_errors import StartError
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBackend:
+    backend: Backend
+    description: str
+    close: Callable[[], None]
+    """Ends the runs of a backend of our own; does nothing to a cluster that we did not start."""
+    ends_runs: bool
+
+
+@contextmanager
+def open_backend(
+    settings: Settings, data_dir: Path, *, on_failure: Callable[[LocalRayFailed], None]
+) -> Iterator[OpenBackend]:
+    """Yield it at once, a local Ray still starting. Raises: StartError."""
+    opened = _open(settings, data_dir, on_failure=on_failure)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def check_backend(backend: Backend) -> str | None:
+    """For `/readyz`: None, or what is wrong."""
+    try:
+        backend.capacity()
+    except BackendUnavailable as error:
+        return str(error)
+    return None
+
+
+def _open(settings: Settings, data_dir: Path, *, on_failure: Callable[[LocalRayFailed], None]) -> OpenBackend:
+    if settings.backend == "process":
+        processes = ProcessBackend(data_dir / "processes")
+        return OpenBackend(processes, "processes on this machine", processes.close, ends_runs=True)
+    if settings.ray_address is not None:
+        token = settings.ray_token.get_secret_value() if settings.ray_token else None
+        _refuse_open_cluster(settings.ray_address, token)
+        cluster = RayJobsBackend(RayHttp(settings.ray_address, token=token))
+        return OpenBackend(cluster, f"the Ray cluster at {settings.ray_address}", lambda: None, ends_runs=False)
+    local = LocalRayBackend(LocalRay(data_dir / "ray"), on_failure=on_failure)
+    local.start()
+    return OpenBackend(local, "a local Ray of its own", local.close, ends_runs=True)
+
+
+def _refuse_open_cluster(address: str, token: str | None) -> None:
+    """A Ray without a token runs anybody's code (ShadowRay): only this machine's own loopback may be one."""
+    url = urlsplit(address)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise StartError(f"DPO_RAY_ADDRESS is {address!r}; give the head's dashboard, such as http://head:8265.")
+    if token is None and not _is_loopback(url.hostname):
+        raise StartError(
+            f"The Ray cluster at {address} is not on this machine and DPO_RAY_TOKEN is not set: a cluster without a "
+            "token runs anybody's code. Start it with RAY_AUTH_MODE=token and give the token in DPO_RAY_TOKEN."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,49 @@
+"""Logs: past-tense events with fields, for people on a terminal and as JSON lines everywhere else.
+
+What the libraries log through `logging` takes the same road, so that one reader reads all.
+"""
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import Processor
+
+QUIET_LOGGERS = ("alembic", "uvicorn.error", "asyncio")
+"""They tell their routine at INFO."""
+
+SHARED: tuple[Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+)
+
+
+def configure_logging(*, for_people: bool | None = None) -> None:
+    """Send all logs to standard error; `for_people` is whether that is a terminal, unless told."""
+    is_for_people = sys.stderr.isatty() if for_people is None else for_people
+    structlog.configure(
+        processors=[*SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter(for_people=is_for_people))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _formatter(*, for_people: bool) -> logging.Formatter:
+    ending: list[Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if for_people
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    return structlog.stdlib.ProcessorFormatter(
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+        foreign_pre_chain=list(SHARED),
+    )
