@@ -61,8 +61,8 @@ class CheckpointRecord(Record):
     adapter_bytes: int
     train_loss: float
     train_mean_token_accuracy: float
-    valid_loss: float | None
-    valid_mean_token_accuracy: float | None
+    valid_loss: float | None = None
+    valid_mean_token_accuracy: float | None = None
 
 
 class RunEvent(Record):

@@ -1,0 +1,98 @@
+"""The driver that Ray Jobs runs: `python -m trainers.ray_train RUN_ID`, the run folder in `DPO_RUN_FOLDER_URI`.
+
+One worker runs here in the driver, by Ray Train's local mode: no controller and no group to start, 7 s to a loaded
+model instead of 27. More workers are a Ray Train group that restarts from the run's last checkpoint when one dies.
+The loop is the same, `trainers.entrypoint.run`, and so are the exit codes of `python -m trainers`.
+"""
+
+import logging
+import os
+import shutil
+import sys
+
+from schemas.run_layout import OUTCOME, SPEC
+from schemas.run_spec import RunSpec
+from trainers.errors import RunStopped
+from trainers.run_folder import RunFolder
+
+RUN_FOLDER_VARIABLE = "DPO_RUN_FOLDER_URI"
+EXIT_STOPPED = 143
+EXIT_NO_OUTCOME = 70
+GROUP_RESTARTS = 3
+"""Of a worker group within one run; after that the service's own attempts go on."""
+QUIET_RAY_TRAIN = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Train; returns the exit code, 0 only with an outcome."""
+    run_id, folder = arguments[0], RunFolder(os.environ[RUN_FOLDER_VARIABLE])
+    spec = RunSpec.model_validate_json(folder.read(SPEC))
+    if spec.run_id != run_id:
+        sys.stderr.write(f"{folder.uri}/{SPEC} is run {spec.run_id}'s, not {run_id}'s\n")
+        return EXIT_NO_OUTCOME
+    if spec.workers == 1 and spec.gpus_per_worker == 0:
+        # Ray set it to this job's one booked core; a CPU run is alone on its machine and uses all of them.
+        os.environ.pop("OMP_NUM_THREADS", None)
+    os.environ.update(QUIET_RAY_TRAIN)
+    try:
+        _fit(folder.uri, spec)
+    except RunStopped as stopped:
+        sys.stderr.write(f"{stopped}\n")
+        return EXIT_STOPPED
+    return 0 if folder.exists(OUTCOME) else EXIT_NO_OUTCOME
+
+
+def _fit(run_folder_uri: str, spec: RunSpec) -> None:
+    # Imported here: Ray and torch read their environment at import.
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    # Every node must reach Ray Train's own folder; what it keeps there is not ours and is thrown away.
+    storage = RunFolder(run_folder_uri).resolve("ray_train")
+    try:
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"run_folder_uri": run_folder_uri},
+            torch_config=TorchConfig(backend="nccl" if spec.gpus_per_worker else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=0 if spec.workers == 1 else spec.workers,
+                use_gpu=spec.gpus_per_worker > 0,
+                resources_per_worker=None if spec.workers == 1 else _resources_per_worker(spec),
+            ),
+            run_config=RunConfig(
+                name=spec.run_id, storage_path=storage, failure_config=FailureConfig(max_failures=GROUP_RESTARTS)
+            ),
+        )
+        trainer.fit()
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def train_worker(config: dict[str, str]) -> None:
+    """The loop on one worker."""
+    from trainers.entrypoint import run
+
+    run(config["run_folder_uri"])
+
+
+def _resources_per_worker(spec: RunSpec) -> dict[str, float]:
+    """On CPUs each worker books its share of the cluster's cores: Ray gives it as many threads."""
+    if spec.gpus_per_worker:
+        return {"CPU": 1, "GPU": spec.gpus_per_worker}
+    import ray
+
+    ray.init(address="auto", log_to_driver=True, logging_level=logging.WARNING)
+    cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+    return {"CPU": max(1, int(cpus) // spec.workers)}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
