@@ -1,0 +1,213 @@
+"""Bad jobs: each is a 400 that names the field, its value and the remedy, and nothing is left behind."""
+
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from openai import OpenAI
+
+from schemas.ids import FileId
+from service.db.tables import FileRow
+from tests.contract.rows import upload
+from tests.contract.server import Server
+
+HP = "method.dpo.hyperparameters"
+
+
+def hyperparameters(**values: object) -> dict[str, Any]:
+    return {"method": {"type": "dpo", "dpo": {"hyperparameters": values}}}
+
+
+def dpo(**values: object) -> dict[str, Any]:
+    return {"method": {"type": "dpo", "dpo": values}}
+
+
+BAD_JOBS: list[tuple[dict[str, Any], str, str]] = [
+    ({"model": "tiny-lama"}, "model", 'did you mean "tiny-llama"?'),
+    ({"model": "gpt-9"}, "model", "the models are large-llama, tiny-llama"),
+    ({"model": "ft:tiny-llama:x::y"}, "model", "does not exist"),
+    ({"model": 3}, "model", "model is 3; it should be a valid string"),
+    ({"model": None}, "model", "model is null"),
+    ({"training_file": "file-1"}, "training_file", 'training_file "file-1" does not exist; upload it'),
+    ({"validation_file": "file-1"}, "validation_file", 'validation_file "file-1" does not exist; upload it'),
+    ({"modle": "x"}, "modle", 'did you mean "model"?'),
+    ({"suffix": ""}, "suffix", "at least 1 character"),
+    ({"suffix": "x" * 65}, "suffix", "at most 64 characters"),
+    ({"suffix": "a:b"}, "suffix", "use letters, digits and - _ . only"),
+    ({"suffix": "a b"}, "suffix", "use letters, digits and - _ . only"),
+    ({"suffix": "a\n"}, "suffix", "use letters, digits and - _ . only"),
+    ({"seed": -1}, "seed", "greater than or equal to 0"),
+    ({"seed": 2_147_483_648}, "seed", "less than or equal to 2147483647"),
+    ({"seed": 1.5}, "seed", "seed is 1.5; it should be a valid integer"),
+    ({"seed": "7"}, "seed", 'seed is "7"; it should be a valid integer'),
+    ({"metadata": {"k" * 65: "v"}}, f"metadata.{'k' * 65}", "at most 64 characters"),
+    ({"metadata": {"": "v"}}, "metadata.", "at least 1 character"),
+    ({"metadata": {"k": "v" * 513}}, "metadata.k", "at most 512 characters"),
+    ({"metadata": {"k": 1}}, "metadata.k", "metadata.k is 1; it should be a valid string"),
+    ({"metadata": {str(n): "v" for n in range(17)}}, "metadata", "at most 16 items"),
+    ({"metadata": ["k"]}, "metadata", "metadata is a list of 1; it should be an object"),
+    ({"method": "dpo"}, "method", 'method is "dpo"; it should be an object'),
+    ({"method": {"type": "supervised"}}, "method.type", '{"type": "dpo"}'),
+    ({"method": {"type": "reinforcement", "reinforcement": {"grader": {}}}}, "method.type", '{"type": "dpo"}'),
+    ({"method": {"type": "kto"}}, "method.type", "'dpo'"),
+    ({"method": {"type": "dpo", "dop": {}}}, "method.dop", 'did you mean "dpo"?'),
+    ({"hyperparameters": {"n_epochs": 3}}, "hyperparameters", "move its values to method.dpo.hyperparameters"),
+    ({"integrations": [{"type": "wandb"}]}, "integrations", "leave them out"),
+    (hyperparameters(bata=0.1), f"{HP}.bata", 'did you mean "beta"?'),
+    (hyperparameters(beta="0.1"), f"{HP}.beta", 'give a number, without quotes, or "auto"'),
+    (hyperparameters(beta=True), f"{HP}.beta", 'is true; give a number or "auto"'),
+    (hyperparameters(beta=None), f"{HP}.beta", 'is null; give a number or "auto"'),
+    (hyperparameters(beta=[0.1]), f"{HP}.beta", 'is a list of 1; give a number or "auto"'),
+    (hyperparameters(beta=0), f"{HP}.beta", "greater than 0"),
+    (hyperparameters(beta=2.1), f"{HP}.beta", "less than or equal to 2"),
+    (hyperparameters(beta=10**400), f"{HP}.beta", "is out of range"),
+    (hyperparameters(batch_size=0), f"{HP}.batch_size", "greater than or equal to 1"),
+    (hyperparameters(batch_size=257), f"{HP}.batch_size", "less than or equal to 256"),
+    (hyperparameters(batch_size=2.5), f"{HP}.batch_size", 'is 2.5; give a whole number or "auto"'),
+    (hyperparameters(n_epochs=0), f"{HP}.n_epochs", "greater than or equal to 1"),
+    (hyperparameters(n_epochs=51), f"{HP}.n_epochs", "less than or equal to 50"),
+    (hyperparameters(learning_rate_multiplier=0), f"{HP}.learning_rate_multiplier", "greater than 0"),
+    (hyperparameters(learning_rate_multiplier=1e6), f"{HP}.learning_rate_multiplier", "a learning rate of 1000.0"),
+    (hyperparameters(learning_rate=-1), f"{HP}.learning_rate", "greater than 0"),
+    (hyperparameters(learning_rate=1.5), f"{HP}.learning_rate", "less than or equal to 1"),
+    (hyperparameters(loss_type="dpo"), f"{HP}.loss_type", "'sigmoid', 'ipo' or 'hinge'"),
+    (hyperparameters(label_smoothing=0.5), f"{HP}.label_smoothing", "less than 0.5"),
+    (hyperparameters(label_smoothing=0.1, loss_type="ipo"), f"{HP}.label_smoothing", "which excludes it"),
+    (hyperparameters(label_smoothing=0.1, loss_type="hinge"), f"{HP}.label_smoothing", "which excludes it"),
+    (hyperparameters(max_length=8), f"{HP}.max_length", "greater than or equal to 16"),
+    (hyperparameters(max_length=513), f"{HP}.max_length", "the model reads 512 tokens"),
+    (hyperparameters(warmup_ratio=1.1), f"{HP}.warmup_ratio", "less than or equal to 1"),
+    (hyperparameters(lr_scheduler="step"), f"{HP}.lr_scheduler", "'linear', 'cosine' or 'constant'"),
+    (hyperparameters(weight_decay=-0.1), f"{HP}.weight_decay", "greater than or equal to 0"),
+    (hyperparameters(max_grad_norm=0), f"{HP}.max_grad_norm", "greater than 0"),
+    (dpo(lora={"r": 0}), "method.dpo.lora.r", "greater than or equal to 1"),
+    (dpo(lora={"rank": 8}), "method.dpo.lora.rank", "the known names are"),
+    (dpo(lora={"target_modules": []}), "method.dpo.lora.target_modules", "at least 1 item"),
+    (dpo(lora={"target_modules": "q_proj"}), "method.dpo.lora.target_modules", "it should be a valid list"),
+    (dpo(lora={"target_modules": ["q_proj", 3]}), "method.dpo.lora.target_modules.1", "a valid string"),
+    (dpo(reference={"type": "sft"}), "method.dpo.reference.type", "'initial' or 'base'"),
+    (dpo(evaluation={"every_steps": 0}), "method.dpo.evaluation.every_steps", "greater than or equal to 1"),
+    (dpo(precision="fp8"), "method.dpo.precision", "'fp32' or 'bf16'"),
+    ({"resources": {"gpus": -1}}, "resources.gpus", "greater than or equal to 0"),
+    ({"resources": {"gpus": 1, "workers": 2}}, "resources.workers", "there is one worker a GPU"),
+    ({"resources": {"workers": 2}, "model": "large-llama"}, "resources.workers", "the model trains on 2 GPU(s)"),
+    ({"resources": {"workers": 0}}, "resources.workers", "greater than or equal to 1"),
+]
+
+
+@pytest.fixture
+def good_job(client: OpenAI) -> dict[str, Any]:
+    return {"model": "tiny-llama", "training_file": upload(client)}
+
+
+@pytest.mark.parametrize(("change", "param", "told"), BAD_JOBS, ids=[f"{p}: {t}" for _, p, t in BAD_JOBS])
+def test_a_bad_job_is_refused(
+    client: OpenAI, http: httpx2.Client, good_job: dict[str, Any], change: dict[str, Any], param: str, told: str
+) -> None:
+    answer = http.post("/v1/fine_tuning/jobs", json=good_job | change)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param)
+    assert told in error["message"]
+    assert client.fine_tuning.jobs.list().data == []
+
+
+@pytest.mark.parametrize("missing", ["model", "training_file"])
+def test_what_is_missing_is_named(http: httpx2.Client, good_job: dict[str, Any], missing: str) -> None:
+    del good_job[missing]
+    error = http.post("/v1/fine_tuning/jobs", json=good_job).json()["error"]
+    assert (error["param"], error["code"]) == (missing, "missing_required_parameter")
+
+
+def test_further_faults_are_named_too(http: httpx2.Client) -> None:
+    error = http.post("/v1/fine_tuning/jobs", json={"seed": -1}).json()["error"]
+    assert error["message"] == "model is missing; give it (also wrong: seed, training_file)"
+
+
+@pytest.mark.parametrize("absent", [{"hyperparameters": {}}, {"integrations": []}, {"method": None, "resources": None}])
+def test_empty_values_of_other_forms_are_taken(
+    http: httpx2.Client, good_job: dict[str, Any], absent: dict[str, Any]
+) -> None:
+    assert http.post("/v1/fine_tuning/jobs", json=good_job | absent).status_code == 200
+
+
+def test_every_good_hyperparameter_is_taken(http: httpx2.Client, good_job: dict[str, Any]) -> None:
+    values = {
+        "beta": 2,
+        "batch_size": 256,
+        "n_epochs": 50,
+        "learning_rate_multiplier": 0.5,
+        "learning_rate": "auto",
+        "loss_type": "ipo",
+        "max_length": 512,
+        "warmup_ratio": 0,
+        "lr_scheduler": "constant",
+        "weight_decay": 0.1,
+        "max_grad_norm": 1,
+    }
+    answer = http.post("/v1/fine_tuning/jobs", json=good_job | hyperparameters(**values))
+    assert answer.status_code == 200
+    assert answer.json()["method"]["dpo"]["hyperparameters"] == values | {"label_smoothing": 0.0}
+
+
+def test_the_sdk_raises_its_bad_request_error(client: OpenAI, good_job: dict[str, Any]) -> None:
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.fine_tuning.jobs.create(**good_job, **hyperparameters(beta=3))
+    assert (raised.value.param, raised.value.type) == (f"{HP}.beta", "invalid_request_error")
+
+
+@pytest.mark.parametrize("param", ["training_file", "validation_file"])
+def test_a_results_file_cannot_be_trained_on(
+    client: OpenAI, server: Server, good_job: dict[str, Any], param: str
+) -> None:
+    result = FileId(upload(client))
+    with server.database.write() as session:
+        session.get_one(FileRow, result).purpose = "fine-tune-results"
+    with pytest.raises(openai.BadRequestError, match='has the purpose "fine-tune-results"') as raised:
+        client.fine_tuning.jobs.create(**(good_job | {param: result}))
+    assert raised.value.param == param
+
+
+def test_validating_on_the_training_file_is_refused(client: OpenAI, good_job: dict[str, Any]) -> None:
+    with pytest.raises(openai.BadRequestError, match="validation_file is the training file"):
+        client.fine_tuning.jobs.create(**good_job, validation_file=good_job["training_file"])
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "empty"),
+        (b"[]", "not an object"),
+        (b"null", "not an object"),
+        (b"{", "line 1 column 1"),
+        (b'{"model": }', "line 1 column 11"),
+        (b'{"seed": NaN}', "not valid JSON"),
+        (b'{"seed": Infinity}', "not valid JSON"),
+        (b'{"seed": 1e999}', "seed"),
+        (b"\xff{}", "not valid JSON"),
+        (b'{"suffix": "\\ud800"}', "not valid JSON"),
+        (b'{"suffix": "\\u0000"}', "NUL"),
+        (b"[" * 400_000, "recursion limit"),
+        (b'{"a":' * 150_000, "recursion limit"),
+        (b'{"seed": ' + b"1" * 100_000 + b"}", "out of range"),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused(http: httpx2.Client, body: bytes, told: str) -> None:
+    answer = http.post("/v1/fine_tuning/jobs", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert told in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_another_content_type_is_refused(http: httpx2.Client, content_type: str) -> None:
+    answer = http.post("/v1/fine_tuning/jobs", content=b"{}", headers={"content-type": content_type})
+    assert answer.status_code == 400
+    assert "send application/json" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("has_length", [True, False])
+def test_a_large_json_body_is_refused(http: httpx2.Client, has_length: bool) -> None:
+    body = b'{"suffix": "' + b"x" * 1_000_000 + b'"}'
+    content = body if has_length else iter([body[:600_000], body[600_000:]])
+    answer = http.post("/v1/fine_tuning/jobs", content=content, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "payload_too_large")
