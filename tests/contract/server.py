@@ -37,6 +37,8 @@ class Server:
     database: Database
     store: FolderStore
     store_root: Path
+    anonymous: OpenAI
+    """Holds the connections that all clients of this server share: to set up TLS for each would cost 70 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,10 @@ def running_server(folder: Path, *, readiness: Mapping[str, ReadinessCheck] | No
     app = create_app(
         database=database, store=store, registry=REGISTRY, readiness=readiness, max_file_bytes=MAX_FILE_BYTES
     )
-    with listening(uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="none")) as port:
-        yield Server(f"http://127.0.0.1:{port}", port, database, store, folder / "objects")
+    with listening(uvicorn.Config(app, log_level="error", lifespan="off", ws="none")) as port:
+        url = f"http://127.0.0.1:{port}"
+        with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as anonymous:
+            yield Server(url, port, database, store, folder / "objects", anonymous)
     database.close()
 
 
@@ -86,7 +90,5 @@ def new_project(database: Database, *, name: str = "default") -> ProjectAccess:
     return ProjectAccess(project_id, key)
 
 
-@contextmanager
-def openai_client(server: Server, access: ProjectAccess) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{server.url}/v1", api_key=access.key, max_retries=0) as client:
-        yield client
+def openai_client(server: Server, access: ProjectAccess) -> OpenAI:
+    return server.anonymous.with_options(api_key=access.key)

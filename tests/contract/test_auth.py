@@ -34,7 +34,7 @@ PATHS = ["/v1/files", "/v1/fine_tuning/jobs", "/v1/models", "/v1/fine_tuning/job
 def test_without_a_good_key_there_is_a_401(
     server: Server, path: str, headers: dict[str, str | bytes], told: str
 ) -> None:
-    answer = httpx2.get(server.url + path, headers=headers)
+    answer = httpx2.get(server.url + path, headers=headers, verify=False)
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "invalid_api_key"
     assert told in answer.json()["error"]["message"]
@@ -44,8 +44,8 @@ def test_without_a_good_key_there_is_a_401(
 
 def test_the_sdk_raises_its_authentication_error(server: Server, project: ProjectAccess) -> None:
     wrong = ProjectAccess(project.id, "sk-dpo-wrong")
-    with openai_client(server, wrong) as stranger, pytest.raises(openai.AuthenticationError) as raised:
-        stranger.models.list()
+    with pytest.raises(openai.AuthenticationError) as raised:
+        openai_client(server, wrong).models.list()
     assert raised.value.code == "invalid_api_key"
 
 
@@ -56,7 +56,7 @@ def test_a_key_that_was_ended_is_refused(server: Server, project: ProjectAccess,
     setattr(row, ended_by, now - timedelta(seconds=1))
     with server.database.write() as session:
         ProjectRepository(session).add_key(row)
-    answer = httpx2.get(server.url + "/v1/models", headers={"Authorization": f"Bearer {key}"})
+    answer = httpx2.get(server.url + "/v1/models", headers={"Authorization": f"Bearer {key}"}, verify=False)
     assert answer.status_code == 401
 
 
@@ -73,20 +73,20 @@ def test_a_bad_key_is_told_before_the_body_is_read(server: Server, path: str) ->
 
 def test_another_projects_things_do_not_exist(server: Server, client: OpenAI) -> None:
     file_id, job_id = upload(client), submit(client)
-    with openai_client(server, new_project(server.database)) as stranger:
-        asked = [
-            lambda: stranger.files.retrieve(file_id),
-            lambda: stranger.files.content(file_id),
-            lambda: stranger.files.delete(file_id),
-            lambda: stranger.fine_tuning.jobs.retrieve(job_id),
-            lambda: stranger.fine_tuning.jobs.cancel(job_id),
-            lambda: stranger.fine_tuning.jobs.list_events(job_id),
-            lambda: stranger.fine_tuning.jobs.checkpoints.list(job_id),
-        ]
-        for ask in asked:
-            with pytest.raises(openai.NotFoundError, match="does not exist"):
-                ask()
-        with pytest.raises(openai.BadRequestError, match=f'training_file "{file_id}" does not exist'):
-            stranger.fine_tuning.jobs.create(model="tiny-llama", training_file=file_id)
-        assert stranger.files.list().data == stranger.fine_tuning.jobs.list().data == []
+    stranger = openai_client(server, new_project(server.database))
+    asked = [
+        lambda: stranger.files.retrieve(file_id),
+        lambda: stranger.files.content(file_id),
+        lambda: stranger.files.delete(file_id),
+        lambda: stranger.fine_tuning.jobs.retrieve(job_id),
+        lambda: stranger.fine_tuning.jobs.cancel(job_id),
+        lambda: stranger.fine_tuning.jobs.list_events(job_id),
+        lambda: stranger.fine_tuning.jobs.checkpoints.list(job_id),
+    ]
+    for ask in asked:
+        with pytest.raises(openai.NotFoundError, match="does not exist"):
+            ask()
+    with pytest.raises(openai.BadRequestError, match=f'training_file "{file_id}" does not exist'):
+        stranger.fine_tuning.jobs.create(model="tiny-llama", training_file=file_id)
+    assert stranger.files.list().data == stranger.fine_tuning.jobs.list().data == []
     assert client.fine_tuning.jobs.retrieve(job_id).status == "validating_files"

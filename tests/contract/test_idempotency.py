@@ -87,8 +87,8 @@ def test_a_key_with_another_file_is_refused_and_its_bytes_go(client: OpenAI, ser
 def test_keys_belong_to_a_project_and_name_one_path(client: OpenAI, server: Server) -> None:
     headers = fresh_key()
     file = client.files.create(file=("a.jsonl", PAIR), purpose="fine-tune", extra_headers=headers)
-    with openai_client(server, new_project(server.database)) as stranger:
-        theirs = stranger.files.create(file=("a.jsonl", PAIR), purpose="fine-tune", extra_headers=headers)
+    stranger = openai_client(server, new_project(server.database))
+    theirs = stranger.files.create(file=("a.jsonl", PAIR), purpose="fine-tune", extra_headers=headers)
     assert theirs.id != file.id
     with pytest.raises(openai.ConflictError):
         client.fine_tuning.jobs.create(model="tiny-llama", training_file=file.id, extra_headers=headers)

@@ -94,10 +94,10 @@ def test_a_job_on_a_tuned_model_is_named_after_its_base(client: OpenAI, server: 
 
 
 def test_another_projects_model_does_not_exist(client: OpenAI, server: Server, tuned: str) -> None:
-    with openai_client(server, new_project(server.database)) as stranger:
-        for ask in (stranger.models.retrieve, stranger.models.delete):
-            with pytest.raises(openai.NotFoundError):
-                ask(tuned)
-        with pytest.raises(openai.BadRequestError, match="does not exist"):
-            submit(stranger, model=tuned)
-        assert tuned not in [model.id for model in stranger.models.list()]
+    stranger = openai_client(server, new_project(server.database))
+    for ask in (stranger.models.retrieve, stranger.models.delete):
+        with pytest.raises(openai.NotFoundError):
+            ask(tuned)
+    with pytest.raises(openai.BadRequestError, match="does not exist"):
+        submit(stranger, model=tuned)
+    assert tuned not in [model.id for model in stranger.models.list()]
