@@ -1,10 +1,12 @@
 """What every step of the dispatcher works with, and the shape in which a job fails."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.backends.backend import Backend
 from service.clock import Clock
 from service.db.engine import Database
+from service.files.validation import FileReport
 from service.registry import Registry
 from service.storage.object_store import ObjectStore
 
@@ -13,8 +15,8 @@ from service.storage.object_store import ObjectStore
 class DispatchContext:
     database: Database
     store: ObjectStore
-    storage_url: str
-    """For the validation's own process, which opens the store itself."""
+    validate_file: Callable[[str], FileReport]
+    """Validates the preference file under an object key, outside this process. Raises as `validate_in_process` does."""
     backend: Backend
     registry: Registry
     clock: Clock

@@ -13,7 +13,7 @@ from service.dispatcher.files_of_job import FileGone, find_files
 from service.dispatcher.model_of_job import ModelGone, ModelOfJob, find_model
 from service.dispatcher.transitions import fail_job, move_job
 from service.files.validation import FileReport
-from service.files.validation_process import ValidationProcessFailed, validate_in_process
+from service.files.validation_process import ValidationProcessFailed
 from service.jobs import hyperparameters
 from service.storage.object_store import ObjectNotFound
 
@@ -58,7 +58,7 @@ def _examine(context: DispatchContext, job: JobRow) -> tuple[ModelOfJob, _Report
 def _report(context: DispatchContext, file: FileRow, *, param: str) -> FileReport:
     """Raises: _Refused; FileGone."""
     try:
-        report = validate_in_process(context.storage_url, file.object_key)
+        report = context.validate_file(file.object_key)
     except ObjectNotFound as error:
         raise FileGone(file.id, param=param) from error
     except ValidationProcessFailed as error:

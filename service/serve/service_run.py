@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,6 +21,7 @@ from service.db.migrate import upgrade
 from service.dispatcher.context import DispatchContext
 from service.dispatcher.loop import Dispatcher
 from service.dispatcher.validations import Validations
+from service.files.validation_process import validate_in_process
 from service.registry import Registry
 from service.serve.backends import OpenBackend, check_backend, open_backend
 from service.serve.banner import render_banner
@@ -63,7 +65,7 @@ def _serve(settings: Settings) -> None:
         context = DispatchContext(
             database=database,
             store=store,
-            storage_url=settings.resolved_storage_url,
+            validate_file=partial(validate_in_process, settings.resolved_storage_url),
             backend=backend.backend,
             registry=registry,
             clock=utc_now,
