@@ -1,0 +1,78 @@
+"""The two kinds of transaction."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+
+from schemas.ids import ProjectId
+from service.db.engine import Database
+from service.db.jobs import JobRepository
+from service.db.projects import ProjectRepository
+from service.db.tables import JobMetadataRow, JobRow, ProjectRow
+from tests.unit.service.db.rows import NOW, add_job
+
+WRITERS = 8
+ROUNDS = 5
+
+
+def test_a_block_that_raises_leaves_nothing(database: Database) -> None:
+    row = ProjectRow(id="p", name="p", created_at=NOW)
+    with pytest.raises(IntegrityError), database.write() as session:
+        session.add_all([row, JobMetadataRow(job_id="no job", key="k", value="v")])
+    with database.read() as session:
+        assert ProjectRepository(session).find(ProjectId("p")) is None
+
+
+def test_rows_can_be_read_after_their_transaction(database: Database, project_id: ProjectId) -> None:
+    job_id = add_job(database, project_id)
+    with database.read() as session:
+        job = JobRepository(session).find(project_id, job_id)
+    assert job is not None
+    assert job.created_at == NOW
+
+
+def test_writers_that_read_first_wait_for_each_other(database: Database, project_id: ProjectId) -> None:
+    """Deferred transactions would end in "database is locked" here, or lose updates."""
+    job_id = add_job(database, project_id)
+
+    def read_then_write() -> None:
+        for _ in range(ROUNDS):
+            with database.write() as session:
+                job = session.get_one(JobRow, job_id)
+                job.version = job.version + 1
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for future in [pool.submit(read_then_write) for _ in range(WRITERS)]:
+            future.result()
+    with database.read() as session:
+        assert session.get_one(JobRow, job_id).version == WRITERS * ROUNDS
+
+
+def test_a_reader_does_not_wait_for_a_writer(database: Database, project_id: ProjectId) -> None:
+    read_while_writing = threading.Event()
+    with database.write() as session:
+        session.add(ProjectRow(id="p2", name="p2", created_at=NOW))
+        session.flush()
+
+        def read() -> None:
+            with database.read() as reading:
+                assert reading.scalar(select(func.count()).select_from(ProjectRow)) == 1
+            read_while_writing.set()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert read_while_writing.wait(timeout=5)
+        reader.join()
+
+
+def test_foreign_keys_hold(database: Database) -> None:
+    with pytest.raises(IntegrityError):
+        add_job(database, ProjectId("nobody"))
+
+
+def test_an_unknown_status_is_refused(database: Database, project_id: ProjectId) -> None:
+    with pytest.raises(IntegrityError, match="ck_jobs_status"):
+        add_job(database, project_id, status="paused soon")
