@@ -10,13 +10,14 @@ from transformers import PreTrainedTokenizerBase
 from schemas.run_record import RunEvent
 from schemas.run_spec import AdapterSource, RunSpec
 from trainers.data.chat_tokens import PairTokens
-from trainers.dpo.batch import PaddedLayout
+from trainers.dpo.layout import choose_layout
 from trainers.dpo.plan import StepPlan
 from trainers.dpo.step import Objective
 from trainers.dpo.training_data import load_training_data
 from trainers.errors import UnusableAdapter
 from trainers.events import message, warning
 from trainers.models.causal_lm import load_causal_lm, load_tokenizer, longest_sequence
+from trainers.models.fused_lora import fuse_lora_layers
 from trainers.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, InitialAdapter, Policy, add_lora, read_adapter
 from trainers.run_folder import RunFolder, read_bytes
 
@@ -43,12 +44,15 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, device: torch.
     initial = _read_initial(folder, spec.initial_adapter)
     policy = add_lora(base, spec.lora, initial=initial, reference=spec.reference, seed=spec.seed)
     plan = StepPlan(len(data.training), spec.dpo.batch_size, spec.dpo.n_epochs, spec.seed)
-    layout = PaddedLayout(policy, device, int(tokenizer.pad_token_id))
+    fuse_lora_layers(policy.model)
+    chosen = choose_layout(policy, data.training, device=device, pad_token_id=int(tokenizer.pad_token_id))
     opening = [_started(spec, policy, plan, len(data.validation)), *data.warnings]
+    if chosen.why_padded is not None:
+        opening.append(message("padded", f"Training on padded rows, which is slower: {chosen.why_padded}"))
     if max_length < spec.dpo.max_length:
         opening.append(warning("max_length", f"max_length is {max_length}, all that the model has positions for"))
     return Prepared(
-        Objective(policy, layout, spec.dpo, device),
+        Objective(policy, chosen.layout, spec.dpo, device),
         AdamW(policy.parameters(), lr=0.0, weight_decay=spec.dpo.weight_decay, fused=True),
         plan,
         data.training,

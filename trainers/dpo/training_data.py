@@ -83,4 +83,5 @@ def _count(lines: Sequence[int], noun: str) -> str:
 def _lines(lines: Sequence[int]) -> str:
     named = ", ".join(map(str, lines[:LINES_NAMED]))
     rest = len(lines) - LINES_NAMED
-    return f"lines {named} and {rest} more" if rest > 0 else f"lines {named}"
+    noun = "line" if len(lines) == 1 else "lines"
+    return f"{noun} {named} and {rest} more" if rest > 0 else f"{noun} {named}"
