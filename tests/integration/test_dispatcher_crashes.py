@@ -1,0 +1,121 @@
+"""Kill the dispatcher before and after every call it makes to the world, once each; start another; the job ends right.
+
+A crash is a BaseException, which no handler of the dispatcher catches, out of a wrapper around store, backend or
+database. The cluster goes on, as a cluster does.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy.orm import Session
+
+from schemas.ids import JobId
+from service.db.engine import Database
+from tests.unit.service.dispatcher.scripted_backend import ScriptedBackend
+from tests.unit.service.dispatcher.scripted_trainer import whole_run
+from tests.unit.service.dispatcher.test_lost_runs import lost_at_first
+from tests.unit.service.dispatcher.world import World, open_world, with_parts
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+class Fuse:
+    """Blows at the n-th time it is passed, and never again."""
+
+    def __init__(self, blows_at: int) -> None:
+        self._blows_at = blows_at
+        self.passed = 0
+
+    def pass_through(self) -> None:
+        self.passed += 1
+        if self.passed == self._blows_at:
+            raise Crash
+
+
+class Fused:
+    """Any object, with the fuse before and after each of its calls."""
+
+    def __init__(self, inner: object, fuse: Fuse) -> None:
+        self._inner = inner
+        self._fuse = fuse
+
+    def __getattr__(self, name: str) -> object:
+        method = getattr(self._inner, name)
+
+        def call(*arguments: object, **named: object) -> object:
+            self._fuse.pass_through()
+            result = method(*arguments, **named)
+            self._fuse.pass_through()
+            return result
+
+        return call
+
+
+class FusedDatabase:
+    """A crash inside a transaction, at its end before the commit, and right after the commit."""
+
+    def __init__(self, inner: Database, fuse: Fuse) -> None:
+        self._inner = inner
+        self._fuse = fuse
+
+    def read(self) -> object:
+        return self._inner.read()
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        with self._inner.write() as session:
+            yield session
+            self._fuse.pass_through()
+        self._fuse.pass_through()
+
+
+def run_with_crash(world: World, job_id: JobId, fuse: Fuse) -> bool:
+    """True when the fuse blew before the job had ended."""
+    context = world.context
+    world.restart(
+        with_parts(
+            context,
+            store=Fused(context.store, fuse),
+            backend=Fused(context.backend, fuse),
+            database=FusedDatabase(context.database, fuse),
+        )
+    )
+    try:
+        world.tick_until_ended(job_id)
+    except Crash:
+        return True
+    finally:
+        world.restart()
+    return False
+
+
+@pytest.mark.parametrize(
+    ("script", "attempts"), [(whole_run, 1), (lost_at_first, 2)], ids=["a smooth run", "a run lost once"]
+)
+def test_a_crash_at_any_point_changes_nothing_that_is_seen(tmp_path: Path, script: object, attempts: int) -> None:
+    blows_at, crashed = 0, True
+    while crashed:
+        blows_at += 1
+        folder = tmp_path / str(blows_at)
+        folder.mkdir()
+        with open_world(folder, ScriptedBackend(script)) as world:  # type: ignore[arg-type]
+            job_id = world.submit()
+            crashed = run_with_crash(world, job_id, Fuse(blows_at))
+            assert world.tick_until_ended(job_id).status == "succeeded"
+            assert_seen_once(world, job_id, attempts)
+    assert blows_at > 25, "the fuse must have been at every call"
+
+
+def assert_seen_once(world: World, job_id: JobId, attempts: int) -> None:
+    events = world.events(job_id)  # asserts that their sequence has no gap
+    assert world.steps(job_id) == [1, 2, 3, 4, 5, 6]
+    assert len({event.message for event in events}) == len(events)
+    assert events[-1].message == "The job has successfully completed"
+    assert world.attempt(job_id) == attempts
+    assert set(world.backend.requests) == {f"{job_id}-{attempt}" for attempt in range(1, attempts + 1)}
+    assert len(world.result_files()) == 2
+    assert len(set(world.model_names())) == len(world.model_names()) == 1 + len(world.checkpoint_steps(job_id))

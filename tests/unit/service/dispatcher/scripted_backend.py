@@ -1,0 +1,67 @@
+"""A backend whose runs move one scripted action each time their status is asked.
+
+It is the cluster: it survives every crash of the dispatcher, and counts what it was asked.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+from schemas.ids import RunId
+from service.backends.backend import BackendUnavailable, Capacity, RunRequest, RunState, RunStatus
+
+Action = Callable[[RunRequest], RunStatus | None]
+"""Does what a trainer would; a returned status is the run's from then on."""
+
+ENDED_WELL = RunStatus(RunState.ENDED, "exit code 0")
+RUNNING = RunStatus(RunState.RUNNING, "")
+UNKNOWN = RunStatus(RunState.UNKNOWN, "")
+
+
+class ScriptedBackend:
+    def __init__(self, script: Callable[[RunRequest], list[Action]], *, cpus: int = 2, gpus: int = 0) -> None:
+        self._script = script
+        self._capacity = Capacity(cpus, gpus)
+        self._actions: dict[RunId, list[Action]] = {}
+        self._statuses: dict[RunId, RunStatus] = {}
+        self.requests: dict[RunId, RunRequest] = {}
+        self.submissions: dict[RunId, int] = defaultdict(int)
+        self.stopped: list[RunId] = []
+        self.is_away = False
+
+    def submit(self, request: RunRequest) -> None:
+        self._answer()
+        self.submissions[request.run_id] += 1
+        if request.run_id not in self.requests:
+            self.requests[request.run_id] = request
+            self._actions[request.run_id] = self._script(request)
+            self._statuses[request.run_id] = RUNNING
+
+    def status(self, run_id: RunId) -> RunStatus:
+        self._answer()
+        if run_id not in self._statuses:
+            return UNKNOWN
+        if self._statuses[run_id] is RUNNING and self._actions[run_id]:
+            changed = self._actions[run_id].pop(0)(self.requests[run_id])
+            self._statuses[run_id] = changed or RUNNING
+        return self._statuses[run_id]
+
+    def stop(self, run_id: RunId) -> None:
+        self._answer()
+        self.stopped.append(run_id)
+        if run_id in self._statuses:
+            self._statuses[run_id] = RunStatus(RunState.ENDED, "stopped")
+
+    def log_tail(self, run_id: RunId) -> str:
+        return "Traceback …\nMemoryError: no room\n"
+
+    def capacity(self) -> Capacity:
+        self._answer()
+        return self._capacity
+
+    def forget_all(self) -> None:
+        """As a head that restarts elsewhere does."""
+        self._statuses.clear()
+
+    def _answer(self) -> None:
+        if self.is_away:
+            raise BackendUnavailable("the cluster is away")

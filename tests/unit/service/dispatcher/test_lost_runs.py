@@ -1,0 +1,172 @@
+"""Runs that end without an outcome, clusters that go away, cancels that race: the job still ends once, rightly."""
+
+from pathlib import Path
+
+from schemas.run_layout import SPEC
+from schemas.run_spec import RunSpec
+from service.backends.backend import RunRequest
+from service.dispatcher.backoff import MAX_FAILURES
+from service.dispatcher.context import DispatchContext
+from tests.unit.service.dispatcher.scripted_backend import Action, ScriptedBackend
+from tests.unit.service.dispatcher.scripted_trainer import (
+    die,
+    message_event,
+    step_event,
+    whole_run,
+    write_chunk,
+    write_outcome,
+)
+from tests.unit.service.dispatcher.world import open_world, with_parts
+
+
+def lost_at_first(request: RunRequest) -> list[Action]:
+    """The first attempt dies after step 4 with a checkpoint at 2; the second tells 3 and 4 again."""
+    if request.run_id.endswith("-1"):
+        first = [message_event("started", "Training on 4 pairs"), *map(step_event, (1, 2, 3, 4))]
+        return [write_chunk(1, *first), die()]
+    again = [message_event("started", "Training on 4 pairs"), *map(step_event, (3, 4, 5, 6))]
+    return [write_chunk(1, *again), write_outcome()]
+
+
+def test_the_next_attempt_goes_on_and_no_step_is_told_twice(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(lost_at_first)) as world:
+        job_id = world.submit()
+        assert world.tick_until_ended(job_id).status == "succeeded"
+        assert world.steps(job_id) == [1, 2, 3, 4, 5, 6]
+        assert sum(message == "Training on 4 pairs" for message in world.messages(job_id)) == 1
+        lost = f"Run {job_id}-1 was lost (exit code 137); attempt 2 of 3 goes on from the last checkpoint"
+        assert lost in world.messages(job_id)
+
+
+def test_the_next_attempt_is_told_where_the_earlier_ones_lie(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(lambda _: [die()])) as world:
+        job_id = world.submit()
+        world.tick_until_ended(job_id)
+        spec = RunSpec.model_validate_json(world.context.store.read(f"runs/{job_id}/{job_id}-3/{SPEC}"))
+        assert [Path(folder).name for folder in spec.resume_from] == [f"{job_id}-2", f"{job_id}-1"]
+
+
+def test_a_cluster_that_forgot_the_run_means_a_next_attempt(tmp_path: Path) -> None:
+    backend = ScriptedBackend(lambda request: [] if request.run_id.endswith("-1") else whole_run(request))
+    with open_world(tmp_path, backend) as world:
+        job_id = world.submit()
+        world.tick(times=3)
+        backend.forget_all()
+        assert world.tick_until_ended(job_id).status == "succeeded"
+        assert world.attempt(job_id) == 2
+
+
+def test_a_forgotten_run_that_had_finished_is_published_all_the_same(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(lambda _: [])) as world:
+        job_id = world.submit()
+        world.tick(times=2)
+        for act in whole_run(world.backend.requests[next(iter(world.backend.requests))]):
+            act(world.backend.requests[next(iter(world.backend.requests))])
+        world.backend.forget_all()
+        assert world.tick_until_ended(job_id).status == "succeeded"
+        assert world.attempt(job_id) == 1
+        assert world.steps(job_id) == [1, 2, 3, 4, 5, 6]
+
+
+def test_while_the_backend_is_away_nothing_is_concluded(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        job_id = world.submit()
+        world.tick(times=2)
+        world.backend.is_away = True
+        world.tick(times=50)
+        assert world.job(job_id).status == "running"
+        world.backend.is_away = False
+        assert world.tick_until_ended(job_id).status == "succeeded"
+        assert world.attempt(job_id) == 1
+
+
+def test_files_are_validated_while_the_backend_is_away(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        world.backend.is_away = True
+        job_id = world.submit()
+        world.tick()
+        assert world.job(job_id).status == "queued"
+
+
+def test_a_cancelled_job_has_its_run_stopped_and_takes_nothing_more(tmp_path: Path) -> None:
+    backend = ScriptedBackend(lambda _: [write_chunk(1, step_event(1)), *[lambda _: None] * 99])
+    with open_world(tmp_path, backend) as world:
+        job_id = world.submit()
+        world.tick(times=3)
+        world.cancel(job_id)
+        write_chunk(2, step_event(2))(next(iter(backend.requests.values())))
+        assert world.tick_until_ended(job_id).status == "cancelled"
+        assert backend.stopped == [f"{job_id}-1"]
+        assert world.steps(job_id) == [1]
+        assert world.messages(job_id)[-1] == "The job has been cancelled"
+
+
+def test_a_job_cancelled_before_its_run_was_submitted_is_never_submitted(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        job_id = world.submit()
+        world.tick()  # validated, claimed, launched in one: take the launch back to the moment before it
+        world.backend.is_away = True
+        second = world.submit()
+        world.tick()
+        world.cancel(second)
+        world.cancel(job_id)
+        world.backend.is_away = False
+        world.tick_until_ended(second)
+        assert f"{second}-1" not in world.backend.requests
+
+
+def test_a_service_that_stops_its_own_runs_costs_their_jobs_no_attempt(tmp_path: Path) -> None:
+    backend = ScriptedBackend(lambda request: whole_run(request) if request.run_id.endswith("-5") else [])
+    with open_world(tmp_path, backend, max_attempts=1) as world:
+        job_id = world.submit()
+        for _ in range(4):
+            world.tick(times=2)
+            world.dispatcher.interrupt_runs()
+            backend.forget_all()
+            world.restart()
+        assert world.tick_until_ended(job_id).status == "succeeded"
+        assert world.attempt(job_id) == 5
+
+
+def test_a_run_that_finished_while_the_service_stopped_is_published_at_the_next_start(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(lambda _: [])) as world:
+        job_id = world.submit()
+        world.tick(times=2)
+        request = next(iter(world.backend.requests.values()))
+        for act in whole_run(request):
+            act(request)
+        world.dispatcher.interrupt_runs()
+        world.backend.forget_all()
+        world.restart()
+        assert world.tick_until_ended(job_id).status == "succeeded"
+        assert world.attempt(job_id) == 1
+
+
+def test_a_job_whose_step_raises_waits_longer_each_time_and_fails_at_last(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(lambda _: [])) as world:
+        bad, good = world.submit(), world.submit()
+        world.tick()
+        raised = 0
+
+        class Broken(ScriptedBackend):
+            def status(self, run_id):  # type: ignore[no-untyped-def]  # the protocol's
+                nonlocal raised
+                raised += 1
+                raise ZeroDivisionError("a bug")
+
+        world.restart(with_backend(world.context, Broken(whole_run)))
+        for _ in range(MAX_FAILURES):
+            world.tick(times=3)
+            world.clock.advance(seconds=61)
+        job = world.job(bad)
+        assert job.error is not None
+        assert job.error.code == "internal_error"
+        assert "ZeroDivisionError: a bug" in job.error.message
+        assert raised < 2 * MAX_FAILURES
+        world.restart()
+        world.tick(times=3)
+        assert world.job(good).status == "running"
+
+
+def with_backend(context: DispatchContext, backend: ScriptedBackend) -> DispatchContext:
+    return with_parts(context, backend=backend)

@@ -1,0 +1,116 @@
+"""What cannot be run fails with a message that names the thing and the field, and leaves nothing behind."""
+
+from pathlib import Path
+
+import pytest
+
+from schemas.fine_tuning import JobError
+from service.files.validation_process import ValidationProcessFailed
+from tests.unit.service.dispatcher.scripted_backend import ScriptedBackend
+from tests.unit.service.dispatcher.scripted_trainer import die, whole_run
+from tests.unit.service.dispatcher.world import World, open_world, pairs, with_parts
+
+
+def failed(world: World, content: bytes | None = None, **fields: object) -> JobError:
+    job = world.tick_until_ended(world.submit(content, **fields))
+    assert job.status == "failed"
+    assert job.error is not None
+    assert world.result_files() == []
+    return job.error
+
+
+def test_a_bad_training_file_is_told_with_its_line(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        error = failed(world, pairs(2) + b'{"prompt": "P", "chosen": "yes"}\n')
+        assert error.param == "training_file"
+        assert "line 3" in error.message
+        assert "pairs.jsonl" in error.message
+
+
+def test_a_bad_validation_file_is_told_as_such(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        error = failed(world, validation_file=world.upload(b"not json\n"))
+        assert error.param == "validation_file"
+
+
+def test_equal_pairs_are_warned_of(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        job_id = world.submit(pairs(4, equal=1))
+        world.tick_until_ended(job_id)
+        assert "1 pairs have the same chosen and rejected answer and teach nothing" in world.messages(job_id)
+
+
+def test_a_validation_that_dies_fails_the_job_and_says_how(tmp_path: Path) -> None:
+    def broken(key: str) -> object:
+        raise ValidationProcessFailed(f"validation of {key} was killed by signal 9")
+
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        world.restart(with_parts(world.context, validate_file=broken))
+        error = failed(world)
+        assert error.param == "training_file"
+        assert "killed by signal 9" in error.message
+
+
+def test_a_file_deleted_before_its_validation_fails_the_job(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        job_id = world.submit()
+        world.delete_file(world.job(job_id).training_file)
+        job = world.tick_until_ended(job_id)
+        assert job.error is not None
+        assert (job.error.code, job.error.param) == ("file_not_found", "training_file")
+
+
+def test_a_file_deleted_under_a_queued_job_fails_it_when_its_turn_comes(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        first, second = world.submit(), world.submit()
+        world.tick(times=2)
+        world.delete_file(world.job(second).training_file)
+        world.tick_until_ended(first)
+        job = world.tick_until_ended(second)
+        assert job.error is not None
+        assert job.training_file in job.error.message
+        assert f"{second}-1" not in world.backend.requests
+
+
+def test_a_model_that_left_the_registry_fails_the_job(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        job_id = world.submit()
+        world.restart(with_parts(world.context, registry={}))
+        job = world.tick_until_ended(job_id)
+        assert job.error is not None
+        assert (job.error.code, job.error.param) == ("model_not_found", "model")
+
+
+@pytest.mark.parametrize(
+    ("resources", "param", "said"),
+    [
+        ({"gpus": 1}, "resources.gpus", "the cluster has none"),
+        ({"workers": 3}, "resources.workers", "the cluster has 2 CPU core(s)"),
+    ],
+    ids=["more GPUs than there are", "more workers than cores"],
+)
+def test_more_than_the_cluster_has_at_all_is_refused(
+    tmp_path: Path, resources: dict[str, int], param: str, said: str
+) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        error = failed(world, resources=resources)
+        assert error.param == param
+        assert said in error.message
+
+
+def test_gpu_jobs_share_the_cluster_as_far_as_its_gpus_go(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(lambda _: [], gpus=3)) as world:
+        jobs = [world.submit(resources={"gpus": gpus}) for gpus in (1, 2, 1)]
+        world.tick(times=4)
+        assert [world.job(job_id).status for job_id in jobs] == ["running", "running", "queued"]
+        assert world.backend.requests[f"{jobs[1]}-1"].workers == 2  # type: ignore[index]
+
+
+def test_a_run_that_is_lost_every_time_fails_with_cause_and_last_log_line(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(lambda _: [die()])) as world:
+        error = failed(world)
+        assert error.code == "run_lost"
+        assert "attempt 3 of 3" in error.message
+        assert "exit code 137" in error.message
+        assert error.message.endswith("MemoryError: no room")
+        assert len(world.backend.requests) == 3
