@@ -24,6 +24,7 @@ from trainers.dpo.step import accumulate_gradients, score_without_dropout
 from trainers.errors import NonFiniteLoss
 from trainers.metrics import FIELDS, PairSums, StepPosition, are_finite, from_vector, step_metrics
 from trainers.seeding import seed_dropout
+from trainers.stop_signal import StopSignal
 
 PRECISION_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}
 PAIRS_NAMED = 8
@@ -34,9 +35,10 @@ class OptimizerStep:
     prepared: Prepared
     spec: RunSpec
     workers: Workers
+    stop: StopSignal
     token_budget: int
 
-    def make(self, step: int, progress: Progress, *, stop_requested: bool) -> tuple[StepMetrics, bool]:
+    def make(self, step: int, progress: Progress) -> tuple[StepMetrics, bool]:
         """Make `step`. Returns its numbers, and whether any worker was asked to stop.
 
         Raises: NonFiniteLoss, ReferenceContractBroken.
@@ -45,7 +47,7 @@ class OptimizerStep:
         plan = self.prepared.plan
         indices = plan.batch(step)
         rate = self._set_learning_rate(step)
-        sums, grad_norm, stops = self._sum_gradients(step, indices, progress.reference, stop_requested)
+        sums, grad_norm, stops = self._sum_gradients(step, indices, progress.reference)
         if not are_finite(sums) or not math.isfinite(grad_norm):
             raise NonFiniteLoss(self._describe_non_finite(step, indices))
         self.prepared.optimizer.step()
@@ -72,9 +74,7 @@ class OptimizerStep:
             group["lr"] = rate
         return rate
 
-    def _sum_gradients(
-        self, step: int, indices: list[int], reference: ReferenceTable, stop_requested: bool
-    ) -> tuple[PairSums, float, bool]:
+    def _sum_gradients(self, step: int, indices: list[int], reference: ReferenceTable) -> tuple[PairSums, float, bool]:
         workers, parameters = self.workers, self.prepared.objective.policy.parameters()
         passes = self._passes(indices)
         self.prepared.optimizer.zero_grad(set_to_none=True)
@@ -83,7 +83,7 @@ class OptimizerStep:
         mine = accumulate_gradients(
             self.prepared.objective, passes, self.prepared.pairs, reference, step_pairs=len(indices)
         )
-        stops = torch.tensor([float(stop_requested)], dtype=torch.float64, device=workers.device)
+        stops = torch.tensor([float(self.stop.is_requested)], dtype=torch.float64, device=workers.device)
         summed = workers.sum(torch.cat([mine, stops]))
         if is_first_pass and workers.world_size > 1:
             self._share_reference(indices, passes, reference)

@@ -33,9 +33,8 @@ class TrainingLoop:
         self._folder = folder
         self._workers = workers
         self._events = events
-        self._stop = stop
         self._token_budget = TOKENS_A_PASS[workers.device.type]
-        self._optimizer_step = OptimizerStep(prepared, spec, workers, self._token_budget)
+        self._optimizer_step = OptimizerStep(prepared, spec, workers, stop, self._token_budget)
 
     def resume(self) -> None:
         """Go back to the newest whole checkpoint of this run or of an earlier attempt, if there is one."""
@@ -52,9 +51,7 @@ class TrainingLoop:
         """Make the steps that are left. Raises: NonFiniteLoss, ReferenceContractBroken, RunStopped."""
         plan = self._prepared.plan
         for step in range(self.progress.step + 1, plan.total_steps + 1):
-            metrics, stop_requested = self._optimizer_step.make(
-                step, self.progress, stop_requested=self._stop.is_requested
-            )
+            metrics, stop_requested = self._optimizer_step.make(step, self.progress)
             entry = HistoryEntry(step=metrics, evaluation=self._evaluate(step))
             self.progress.history.append(entry)
             self._events.tell(_step_event(entry))

@@ -1,0 +1,276 @@
+"""A whole run, through its folder: what a service finds there."""
+
+import csv
+import json
+import os
+import signal
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from schemas.run_layout import ADAPTER, ADAPTER_ARCHIVE, CHECKPOINTS, EVENTS, METRICS_CSV, OUTCOME, SPEC
+from schemas.run_record import Outcome
+from schemas.run_spec import AdapterSource, RunSpec
+from tests.tiny_runs import DPO, LORA, losses, make_run, preference_rows, read_events, write_preferences
+from trainers.checkpoints import stored_file
+from trainers.dpo import optimizer_step, step
+from trainers.dpo.step import accumulate_gradients
+from trainers.entrypoint import run
+from trainers.errors import RunStopped
+
+
+def test_a_run_leaves_everything_its_outcome_names(tmp_path: Path, tiny_model: Path) -> None:
+    folder = tmp_path / "run"
+    validation = write_preferences(tmp_path / "validation.jsonl", preference_rows(4, first=50))
+    make_run(folder, tiny_model, validation_file=validation.model_copy(update={"uri": str(tmp_path / validation.uri)}))
+    outcome = run(str(folder))
+    assert outcome == Outcome.model_validate_json((folder / OUTCOME).read_bytes())
+    assert outcome is not None
+    assert outcome.status == "succeeded"
+    assert outcome.steps == 6
+    assert outcome.peak_memory_bytes > 2**20
+    assert outcome.adapter is not None
+    archive = (folder / ADAPTER_ARCHIVE).read_bytes()
+    assert outcome.adapter.archive == stored_file(ADAPTER_ARCHIVE, archive)
+    weights = (folder / outcome.adapter.folder / "adapter_model.safetensors").read_bytes()
+    assert stored_file("", weights).sha256 == outcome.adapter.sha256
+    with (folder / METRICS_CSV).open() as stream:
+        table = list(csv.DictReader(stream))
+    assert [row["step"] for row in table] == ["1", "2", "3", "4", "5", "6"]
+    assert [bool(row["valid_kl"]) for row in table] == [False, False, False, False, False, True]
+
+
+def test_the_archive_loads_with_stock_peft_and_raises_the_margin(tmp_path: Path, tiny_model: Path) -> None:
+    folder = tmp_path / "run"
+    make_run(folder, tiny_model)
+    run(str(folder))
+    with tarfile.open(folder / ADAPTER_ARCHIVE) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    unpacked = tmp_path / "unpacked"
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model = PeftModel.from_pretrained(base, unpacked)
+    assert AutoTokenizer.from_pretrained(unpacked).chat_template
+    assert any(parameter.abs().sum() > 0 for name, parameter in model.named_parameters() if "lora_B" in name)
+    passport = json.loads((unpacked / "passport.json").read_text())
+    spec = RunSpec.model_validate_json((folder / SPEC).read_bytes())
+    assert passport["training_file"] == {"file_id": "file-training", "sha256": spec.training_file.sha256}
+    assert passport["base_weights"][0]["path"] == "model.safetensors"
+    assert "ft:tiny:default:test:1" in (unpacked / "README.md").read_text()
+    margins = [event.step_metrics.rewards_margin for event in read_events(folder) if event.step_metrics]
+    assert margins[0] == 0
+    assert margins[-1] > 0.05
+
+
+def test_events_tell_the_story_in_order_and_chunks_have_no_gap(tmp_path: Path, tiny_model: Path) -> None:
+    folder = tmp_path / "run"
+    make_run(folder, tiny_model)
+    run(str(folder))
+    keys = [event.key for event in read_events(folder)]
+    steps = [f"step:{step}" for step in range(1, 7)]
+    assert keys == ["started", *steps[:3], "checkpoint:3", *steps[3:], "checkpoint:6", "finished"]
+    chunks = sorted(path.name for path in (folder / EVENTS).iterdir())
+    assert chunks == [f"{number:08d}.jsonl" for number in range(1, len(chunks) + 1)]
+    assert read_events(folder)[0].message == (
+        "Training on 10 pairs for 6 steps: tiny, 4,096 LoRA parameters, reference: the base model"
+    )
+
+
+def test_a_run_with_an_outcome_is_not_made_again(tmp_path: Path, tiny_model: Path) -> None:
+    folder = tmp_path / "run"
+    make_run(folder, tiny_model)
+    first = run(str(folder))
+    written = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert run(str(folder)) == first
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == written
+
+
+def at_step(step: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something while the run makes its gradients of `step`."""
+    made: list[int] = []
+
+    def accumulate(*arguments: Any, **options: Any) -> torch.Tensor:
+        made.append(1)
+        if len(made) == step:
+            act()
+        return accumulate_gradients(*arguments, **options)
+
+    monkeypatch.setattr(optimizer_step, "accumulate_gradients", accumulate)
+
+
+def send_sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def lose_the_node() -> None:
+    raise OSError("the node went away")
+
+
+@pytest.mark.parametrize("stopped_after", [2, 4], ids=["in the first epoch", "in the second epoch"])
+def test_a_resumed_run_is_the_unbroken_one_to_the_last_bit(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, stopped_after: int
+) -> None:
+    dropout = LORA.model_copy(update={"dropout": 0.2})
+    unbroken, first, second = tmp_path / "unbroken", tmp_path / "first", tmp_path / "second"
+    make_run(unbroken, tiny_model, lora=dropout)
+    run(str(unbroken))
+    make_run(first, tiny_model, lora=dropout)
+    with monkeypatch.context() as patched:
+        at_step(stopped_after, send_sigterm, patched)
+        with pytest.raises(RunStopped, match=f"after step {stopped_after} of 6"):
+            run(str(first))
+    assert not (first / OUTCOME).exists()
+    make_run(second, tiny_model, lora=dropout, resume_from=(str(first),))
+    run(str(second))
+    assert losses(first) | losses(second) == losses(unbroken)
+    assert "resumed:ftjob-tiny-second:" in " ".join(event.key for event in read_events(second))
+    ours, theirs = (load_file(folder / ADAPTER / "adapter_model.safetensors") for folder in (second, unbroken))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    with (second / METRICS_CSV).open() as stream:
+        assert [row["step"] for row in csv.DictReader(stream)] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_a_run_killed_in_its_own_folder_goes_on_there(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, unbroken = tmp_path / "run", tmp_path / "unbroken"
+    make_run(unbroken, tiny_model)
+    run(str(unbroken))
+    make_run(folder, tiny_model, checkpoint_every_steps=2)
+    with monkeypatch.context() as patched:
+        at_step(5, lose_the_node, patched)
+        with pytest.raises(OSError, match="went away"):
+            run(str(folder))
+    flipped = folder / CHECKPOINTS / "step-00000004" / "optimizer.safetensors"
+    content = bytearray(flipped.read_bytes())
+    content[-1] ^= 1
+    flipped.write_bytes(content)
+    run(str(folder))
+    assert "resumed:ftjob-tiny-run:3" in [event.key for event in read_events(folder)]
+    assert losses(folder) == losses(unbroken)
+
+
+def adapter_of(folder: Path) -> AdapterSource:
+    uri = folder / ADAPTER
+    return AdapterSource(uri=str(uri), sha256=stored_file("", (uri / "adapter_model.safetensors").read_bytes()).sha256)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_training_goes_on_from_an_ft_model_against_a_frozen_copy_of_it(
+    tmp_path: Path, tiny_model: Path, dropout: float
+) -> None:
+    make_run(tmp_path / "first", tiny_model)
+    run(str(tmp_path / "first"))
+    initial = adapter_of(tmp_path / "first")
+    lora = LORA.model_copy(update={"dropout": dropout})
+    make_run(tmp_path / "second", tiny_model, initial_adapter=initial, lora=lora)
+    outcome = run(str(tmp_path / "second"))
+    assert outcome is not None
+    assert outcome.error is None
+    events = read_events(tmp_path / "second")
+    assert "a frozen copy of the initial adapter" in events[0].message
+    if not dropout:
+        assert events[1].step_metrics is not None
+        assert events[1].step_metrics.rewards_margin == 0
+    weights = load_file(tmp_path / "second" / ADAPTER / "adapter_model.safetensors")
+    before = load_file(tmp_path / "first" / ADAPTER / "adapter_model.safetensors")
+    assert weights.keys() == before.keys()
+    assert not all(torch.equal(weights[name], before[name]) for name in weights)
+
+
+def test_against_the_base_an_ft_model_starts_with_a_margin(tmp_path: Path, tiny_model: Path) -> None:
+    make_run(tmp_path / "first", tiny_model)
+    run(str(tmp_path / "first"))
+    make_run(tmp_path / "second", tiny_model, initial_adapter=adapter_of(tmp_path / "first"), reference="base")
+    run(str(tmp_path / "second"))
+    events = read_events(tmp_path / "second")
+    assert events[1].step_metrics is not None
+    assert events[1].step_metrics.rewards_margin > 0.05
+
+
+def failure(folder: Path) -> tuple[str, str | None, str]:
+    outcome = run(str(folder))
+    assert outcome is not None
+    assert outcome.status == "failed"
+    assert outcome.error is not None
+    return outcome.error.code, outcome.error.param, outcome.error.message
+
+
+def test_a_changed_initial_adapter_fails_the_run(tmp_path: Path, tiny_model: Path) -> None:
+    make_run(tmp_path / "first", tiny_model)
+    run(str(tmp_path / "first"))
+    source = adapter_of(tmp_path / "first")
+    path = Path(source.uri) / "adapter_model.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+    make_run(tmp_path / "second", tiny_model, initial_adapter=source)
+    code, param, message = failure(tmp_path / "second")
+    assert (code, param) == ("adapter_not_usable", "model")
+    assert source.sha256 in message
+
+
+def test_prompts_that_fill_max_length_are_dropped_and_reported(tmp_path: Path, tiny_model: Path) -> None:
+    rows = preference_rows(5)
+    rows[2]["input"]["messages"][0]["content"] = "the old river " * 60
+    file = write_preferences(tmp_path / "long.jsonl", rows)
+    file = file.model_copy(update={"uri": str(tmp_path / "long.jsonl")})
+    make_run(tmp_path / "run", tiny_model, training_file=file)
+    run(str(tmp_path / "run"))
+    warnings = [event.message for event in read_events(tmp_path / "run") if event.level == "warn"]
+    assert warnings == ["training_file: dropped 1 pair whose prompt alone has 128 tokens (max_length) or more: line 3"]
+
+
+def test_no_usable_pair_fails_the_run(tmp_path: Path, tiny_model: Path) -> None:
+    make_run(tmp_path / "run", tiny_model, dpo=DPO.model_copy(update={"max_length": 3}))
+    code, param, message = failure(tmp_path / "run")
+    assert (code, param) == ("invalid_training_file", "training_file")
+    assert "none of the 10 pairs" in message
+
+
+def test_an_unknown_target_module_is_told_with_those_there_are(tmp_path: Path, tiny_model: Path) -> None:
+    make_run(tmp_path / "run", tiny_model, lora=LORA.model_copy(update={"target_modules": ("q_proj", "query")}))
+    code, param, message = failure(tmp_path / "run")
+    assert (code, param) == ("invalid_lora_target_modules", "method.dpo.lora.target_modules")
+    assert '"query"' in message
+    assert "down_proj, gate_proj, k_proj" in message
+
+
+def test_a_loss_that_is_not_finite_names_step_and_rows_and_keeps_the_checkpoints(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    hot = DPO.model_copy(update={"learning_rate": 1e30, "lr_scheduler": "constant", "max_grad_norm": 1e30})
+    make_run(tmp_path / "run", tiny_model, dpo=hot, checkpoint_every_steps=1)
+    code, param, message = failure(tmp_path / "run")
+    assert (code, param) == ("non_finite_loss", None)
+    assert "at step 2; its pairs: line " in message
+    assert "(id pair-" in message
+    assert (tmp_path / "run" / CHECKPOINTS / "step-00000001" / "manifest.json").exists()
+
+
+def test_a_wrong_reference_fails_the_run_before_anything_is_trained(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = step.reference_log_probs
+    monkeypatch.setattr(step, "reference_log_probs", lambda *arguments: honest(*arguments) * 1.01)
+    make_run(tmp_path / "run", tiny_model)
+    code, _, message = failure(tmp_path / "run")
+    assert code == "reference_contract_broken"
+    assert "the margin 0" in message
+
+
+def test_a_missing_model_is_told(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", tmp_path / "nowhere")
+    assert failure(tmp_path / "run")[:2] == ("model_not_usable", "model")
+
+
+def test_a_file_that_changed_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    make_run(tmp_path / "run", tiny_model)
+    write_preferences(tmp_path / "run" / "training.jsonl", preference_rows(3))
+    code, param, message = failure(tmp_path / "run")
+    assert (code, param) == ("invalid_training_file", "training_file")
+    assert "upload it again" in message
