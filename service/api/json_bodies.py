@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import Depends, Request
-from pydantic_core import from_json
+from jiter import from_json
 
 from service.api.auth import Project
 from service.errors import InvalidRequest, PayloadTooLarge
@@ -29,7 +29,7 @@ def parse_object(body: bytes) -> JsonObject:
         raise InvalidRequest("The body is empty; send a JSON object")
     try:
         # The parser counts its depth: a bomb of brackets ends here too.
-        value = from_json(body, allow_inf_nan=False)
+        value = from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
     except ValueError as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}") from error
     if not isinstance(value, dict):

@@ -185,6 +185,7 @@ def test_validating_on_the_training_file_is_refused(client: OpenAI, good_job: di
         (b'{"seed": Infinity}', "not valid JSON"),
         (b'{"seed": 1e999}', "seed"),
         (b"\xff{}", "not valid JSON"),
+        (b'{"seed": 1, "seed": 2}', 'duplicate key "seed"'),
         (b'{"suffix": "\\ud800"}', "not valid JSON"),
         (b'{"suffix": "\\u0000"}', "NUL"),
         (b"[" * 400_000, "recursion limit"),
