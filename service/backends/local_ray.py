@@ -65,9 +65,13 @@ class LocalRay:
         ports = dict(zip(PORT_OPTIONS, _free_ports(len(PORT_OPTIONS)), strict=True))
         self._address = f"http://127.0.0.1:{ports['dashboard-port']}"
         self._guardian = self._spawn(Path(tempfile.mkdtemp(prefix="dpo-ray-", dir=SOCKETS_ROOT)), ports)
-        jobs = RayJobsBackend(RayHttp(self._address, token=self._token), DriverCommand(sys.executable, import_path()))
+        jobs = RayJobsBackend(self.http, DriverCommand(sys.executable, import_path()))
         self._wait_until_up(jobs, timeout_s=timeout_s)
         return jobs
+
+    @property
+    def http(self) -> RayHttp:
+        return RayHttp(self._address, token=self._token)
 
     def is_alive(self) -> bool:
         return self._guardian is not None and self._guardian.poll() is None

@@ -27,7 +27,7 @@ def message_event(key: str, text: str) -> RunEvent:
 
 def step_event(step: int) -> RunEvent:
     metrics = StepMetrics.model_validate(
-        {name: 0.5 for name in StepMetrics.model_fields}
+        dict.fromkeys(StepMetrics.model_fields, 0.5)
         | {"step": step, "total_steps": TOTAL_STEPS, "trained_tokens": 10 * step, "step_seconds": 2.0}
     )
     return RunEvent(key=f"step:{step}", created_at=CREATED_AT + step, level="info", message="", step_metrics=metrics)

@@ -1,0 +1,70 @@
+"""Two workers under torchrun train as one does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from schemas.run_layout import ADAPTER, OUTCOME
+from schemas.run_record import Outcome
+from tests.tiny_runs import make_run, preference_rows, read_events, save_tiny_model, write_preferences
+from trainers.entrypoint import run
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "trainers")
+
+
+def run_on_two(folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*TORCHRUN, str(folder)], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def test_two_workers_give_the_losses_and_weights_of_one(tmp_path: Path, model: Path) -> None:
+    """Nine pairs, four a step: in each epoch's last step one worker has nothing to do."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, workers in ((one, 1), (two, 2)):
+        folder.mkdir()
+        training = write_preferences(folder / "nine.jsonl", preference_rows(9))
+        validation = write_preferences(folder / "validation.jsonl", preference_rows(3, first=30))
+        make_run(folder, model, training_file=training, validation_file=validation, workers=workers)
+    run(str(one))
+    ended = run_on_two(two)
+    assert ended.returncode == 0, ended.stderr
+    assert Outcome.model_validate_json((two / OUTCOME).read_bytes()).status == "succeeded"
+    pairs = list(zip(read_events(one), read_events(two), strict=True))
+    assert len(pairs) == 10
+    for ours, theirs in pairs:
+        assert ours.key == theirs.key
+        assert without_time(ours.step_metrics) == pytest.approx(without_time(theirs.step_metrics), rel=1e-5, abs=1e-5)
+        assert without_time(ours.evaluation) == pytest.approx(without_time(theirs.evaluation), rel=1e-5, abs=1e-5)
+    weights = [load_file(folder / ADAPTER / "adapter_model.safetensors") for folder in (one, two)]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=1e-4)
+
+
+def without_time(metrics: object) -> dict[str, float]:
+    if metrics is None:
+        return {}
+    return {name: value for name, value in vars(metrics).items() if name != "step_seconds"}
+
+
+def test_the_users_fault_ends_two_workers_with_one_outcome(tmp_path: Path, model: Path) -> None:
+    folder = tmp_path / "run"
+    make_run(folder, model, workers=2)
+    write_preferences(folder / "training.jsonl", preference_rows(2))
+    ended = run_on_two(folder)
+    assert ended.returncode == 0, ended.stderr
+    outcome = Outcome.model_validate_json((folder / OUTCOME).read_bytes())
+    assert outcome.error is not None
+    assert outcome.error.code == "invalid_training_file"
