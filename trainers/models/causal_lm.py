@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from schemas.fine_tuning import Precision
 from trainers.errors import UnusableModel
@@ -18,6 +19,8 @@ def load_causal_lm(folder: Path, *, precision: Precision, device: torch.device) 
     Raises: UnusableModel.
     """
     _check_folder(folder)
+    # Its bar would be the last line of the run's log, where people look for errors.
+    disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
