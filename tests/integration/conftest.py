@@ -1,4 +1,7 @@
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,3 +13,16 @@ from tests.integration.local_ray import running_ray
 def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRay]:
     with running_ray(tmp_path_factory.mktemp("ray")) as ray:
         yield ray
+
+
+@pytest.fixture(scope="session")
+def models_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry of one tiny model, made by a process of its own: these tests need no torch themselves."""
+    folder = tmp_path_factory.mktemp("models")
+    subprocess.run([sys.executable, "-m", "tests.tiny_model", str(folder / "tiny")], check=True, capture_output=True)
+    registry = folder / "models.toml"
+    registry.write_text(
+        f'[models.tiny]\nuri = "{folder / "tiny"}"\nmax_length = 512\nbase_learning_rate = 1e-3\n'
+        'precision = "fp32"\ngpus = 0\n'
+    )
+    return registry

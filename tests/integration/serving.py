@@ -1,0 +1,119 @@
+"""`dpo-service serve` as a user starts it, in a process of its own, with a tiny model; the stock client talks to it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import psutil
+from openai import OpenAI
+from openai.types.fine_tuning import FineTuningJob
+
+KEY = "sk-dpo-integration"
+DEADLINE_S = 120.0
+POLL_S = 0.1
+LISTENING = "dpo-service is listening on "
+PAIRS = "".join(
+    f'{{"prompt": "Question {n}?", "chosen": "The answer is {n}.", "rejected": "I will not say {n}."}}\n'
+    for n in range(16)
+).encode()
+
+
+class Serve:
+    def __init__(self, data_dir: Path, models_file: Path, *options: str) -> None:
+        self.data_dir = data_dir
+        self._output = data_dir.with_suffix(".out")
+        self._file: IO[bytes] = self._output.open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service.cli", "serve", "--data-dir", str(data_dir), "--port", "0", *options],
+            stdout=self._file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"DPO_BOOTSTRAP_KEY": KEY, "DPO_MODELS_FILE": str(models_file), "OMP_NUM_THREADS": "1"},
+        )
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def client(self) -> OpenAI:
+        """Waits until it listens."""
+        wait_until(lambda: LISTENING in self.output or self.process.poll() is not None)
+        assert LISTENING in self.output, self.output
+        url = self.output.split(LISTENING, 1)[1].split()[0]
+        return OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=5)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(30)
+        self._file.close()
+        return code
+
+
+@contextmanager
+def serving(data_dir: Path, models_file: Path, *options: str) -> Iterator[Serve]:
+    serve = Serve(data_dir, models_file, *options)
+    try:
+        yield serve
+    finally:
+        serve.stop()
+
+
+def create_job(client: OpenAI, *, epochs: int = 1, workers: int = 1) -> FineTuningJob:
+    file = client.files.create(file=("pairs.jsonl", PAIRS), purpose="fine-tune")
+    return client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=file.id,
+        method={"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": epochs, "batch_size": 4, "beta": 0.1}}},
+        extra_body={"resources": {"workers": workers}},
+    )
+
+
+def wait_for_end(client: OpenAI, job: FineTuningJob) -> FineTuningJob:
+    wait_until(lambda: client.fine_tuning.jobs.retrieve(job.id).finished_at is not None)
+    return client.fine_tuning.jobs.retrieve(job.id)
+
+
+def wait_for_step(client: OpenAI, job: FineTuningJob, step: int) -> None:
+    wait_until(lambda: step in steps_of(client, job) or is_over(client, job))
+    assert not is_over(client, job), f"the job was over before step {step} could be caught"
+
+
+def is_over(client: OpenAI, job: FineTuningJob) -> bool:
+    return client.fine_tuning.jobs.retrieve(job.id).finished_at is not None
+
+
+def steps_of(client: OpenAI, job: FineTuningJob) -> list[int]:
+    """Oldest first."""
+    events = client.fine_tuning.jobs.list_events(job.id, limit=100)
+    return [event.data["step"] for event in reversed(list(events)) if event.data]  # type: ignore[index]
+
+
+def messages_of(client: OpenAI, job: FineTuningJob) -> list[str]:
+    return [event.message for event in reversed(list(client.fine_tuning.jobs.list_events(job.id, limit=100)))]
+
+
+def processes_of(data_dir: Path) -> list[psutil.Process]:
+    """Whatever names the data folder in its command or its environment, zombies aside."""
+    return [process for process in psutil.process_iter() if _names(process, str(data_dir))]
+
+
+def _names(process: psutil.Process, text: str) -> bool:
+    try:
+        if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return any(text in part for part in (*process.cmdline(), *process.environ().values()))
+    except psutil.Error:
+        return False
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(POLL_S)

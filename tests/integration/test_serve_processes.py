@@ -1,0 +1,107 @@
+"""`serve` with plain processes: starts that must fail clearly, deaths, and going on afterwards."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.serving import (
+    Serve,
+    create_job,
+    is_over,
+    messages_of,
+    processes_of,
+    serving,
+    steps_of,
+    wait_for_end,
+    wait_for_step,
+)
+
+PROCESSES = ("--backend", "process")
+EPOCHS = 25
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_service_that_ends_in_the_middle_goes_on_at_its_next_start(
+    tmp_path: Path, models_file: Path, number: signal.Signals
+) -> None:
+    with serving(tmp_path / "data", models_file, *PROCESSES) as first:
+        client = first.client()
+        job = create_job(client, epochs=EPOCHS)
+        wait_for_step(client, job, 6)
+        code = first.stop(number)
+        assert code == (-number if number is signal.SIGKILL else 0), first.output
+        assert "Traceback" not in first.output
+        if number is not signal.SIGKILL:
+            assert processes_of(tmp_path / "data") == []
+    with serving(tmp_path / "data", models_file, *PROCESSES) as second:
+        client = second.client()
+        ended = wait_for_end(client, job)
+        assert ended.status == "succeeded", ended.error
+        assert steps_of(client, job) == list(range(1, 4 * EPOCHS + 1))
+        assert len(set(messages_of(client, job))) == len(messages_of(client, job))
+        assert not any("was lost" in message for message in messages_of(client, job))
+
+
+def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path, models_file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        serve = Serve(tmp_path / "data", models_file, "--port", str(port))
+        assert serve.process.wait(30) == 1
+        assert serve.output.strip().startswith(f"dpo-service: Port {port} on 127.0.0.1 is taken;")
+        assert not (tmp_path / "data" / "dpo.sqlite3").exists()
+        serve.stop()
+
+
+def test_a_data_folder_that_cannot_be_written_is_told(tmp_path: Path, models_file: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "out").mkdir()
+    serve = Serve(tmp_path / "out" / "data", models_file, "--data-dir", str(tmp_path / "file" / "data"))
+    assert serve.process.wait(30) == 1
+    assert "cannot be written (Not a directory); give another with --data-dir or DPO_DATA_DIR" in serve.output
+    assert "Traceback" not in serve.output
+    serve.stop()
+
+
+def test_a_second_service_on_the_same_data_folder_is_refused(tmp_path: Path, models_file: Path) -> None:
+    with serving(tmp_path / "data", models_file, *PROCESSES) as first:
+        first.client()
+        (tmp_path / "other").mkdir()
+        second = Serve(tmp_path / "other" / "data", models_file, "--data-dir", str(tmp_path / "data"), *PROCESSES)
+        assert second.process.wait(30) == 1
+        assert f"in use by another dpo-service (process {first.process.pid})" in second.output
+        second.stop()
+
+
+def test_a_ray_that_does_not_come_up_ends_the_service_with_its_last_lines(
+    tmp_path: Path, models_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shadow" / "ray").mkdir(parents=True)
+    (tmp_path / "shadow" / "ray" / "__init__.py").write_text("raise SystemExit('no shared memory here')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "shadow"))
+    serve = Serve(tmp_path / "data", models_file)
+    assert serve.process.wait(60) == 1
+    assert "the local Ray ended while it started" in serve.output
+    assert "no shared memory here" in serve.output
+    assert "DPO_BACKEND=process" in serve.output
+    assert "Traceback" not in serve.output
+    assert processes_of(tmp_path / "data") == []
+    serve.stop()
+
+
+def test_a_job_of_two_workers_runs_under_torchrun(tmp_path: Path, models_file: Path) -> None:
+    with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
+        client = serve.client()
+        job = wait_for_end(client, create_job(client, workers=2))
+        assert job.status == "succeeded", job.error
+        assert is_over(client, job)
+
+
+def test_the_service_never_imports_torch_or_ray(tmp_path: Path) -> None:
+    code = (
+        "import sys, service.cli, service.serve.service_run; print({'torch', 'ray', 'transformers'} & {*sys.modules})"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

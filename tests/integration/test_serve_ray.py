@@ -1,0 +1,84 @@
+"""`serve` with a local Ray of its own: jobs of one and two workers, deaths of all kinds, and nothing left behind."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.serving import (
+    Serve,
+    create_job,
+    messages_of,
+    processes_of,
+    serving,
+    steps_of,
+    wait_for_end,
+    wait_for_step,
+    wait_until,
+)
+
+LONG = 25
+"""Epochs of 4 steps: long enough to be caught in the middle."""
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory, models_file: Path) -> Iterator[Serve]:
+    with serving(tmp_path_factory.mktemp("serve") / "data", models_file) as running:
+        yield running
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_job_trains_and_its_results_download(serve: Serve, workers: int) -> None:
+    client = serve.client()
+    job = wait_for_end(client, create_job(client, workers=workers))
+    assert job.status == "succeeded", job.error
+    assert steps_of(client, job) == [1, 2, 3, 4]
+    csv, archive = (client.files.content(file_id).read() for file_id in job.result_files)
+    assert csv.count(b"\n") == 5
+    assert archive[:2] == b"\x1f\x8b"
+    assert job.fine_tuned_model in {model.id for model in client.models.list()}
+
+
+def test_a_killed_worker_costs_no_attempt_and_no_step(serve: Serve) -> None:
+    client = serve.client()
+    job = create_job(client, epochs=LONG, workers=2)
+    wait_for_step(client, job, 6)
+    workers = [process for process in processes_of(serve.data_dir) if "RayTrainWorker" in " ".join(process.cmdline())]
+    assert len(workers) == 2
+    workers[-1].kill()
+    ended = wait_for_end(client, job)
+    assert ended.status == "succeeded", ended.error
+    assert steps_of(client, job) == list(range(1, 4 * LONG + 1))
+    assert not any("was lost" in message for message in messages_of(client, job))
+    assert any("esumed" in message or "oes on" in message for message in messages_of(client, job))
+
+
+def test_a_cancelled_job_leaves_no_process(serve: Serve) -> None:
+    client = serve.client()
+    job = create_job(client, epochs=50)
+    wait_for_step(client, job, 2)
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+    wait_until(lambda: not _drivers(serve, job.id))
+    assert messages_of(client, job)[-1] == "The job has been cancelled"
+
+
+def test_a_service_killed_in_the_middle_goes_on_at_its_next_start(serve: Serve, models_file: Path) -> None:
+    client = serve.client()
+    job = create_job(client, epochs=LONG)
+    wait_for_step(client, job, 6)
+    serve.stop(signal.SIGKILL)
+    wait_until(lambda: not processes_of(serve.data_dir))
+    with serving(serve.data_dir, models_file) as again:
+        client = again.client()
+        ended = wait_for_end(client, job)
+        assert ended.status == "succeeded", ended.error
+        assert steps_of(client, job) == list(range(1, 4 * LONG + 1))
+        assert again.stop(signal.SIGINT) == 0
+        assert "Traceback" not in again.output
+        assert processes_of(serve.data_dir) == []
+
+
+def _drivers(serve: Serve, job_id: str) -> list[psutil.Process]:
+    return [process for process in processes_of(serve.data_dir) if f"{job_id}-1" in " ".join(process.cmdline())]
