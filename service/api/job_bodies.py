@@ -10,8 +10,9 @@ from service.api.json_bodies import JsonBody, JsonObject
 from service.api.validation_messages import explain_body
 from service.errors import InvalidRequest
 
-NULL_IS_ABSENT = frozenset({"hyperparameters", "integrations", "method", "resources"})
 OTHER_METHODS = ("supervised", "reinforcement")
+NULL_IS_ABSENT = frozenset({"hyperparameters", "integrations", "method", "resources"})
+NULL_IS_ABSENT_IN_METHOD = frozenset({"dpo", *OTHER_METHODS})
 
 
 class UnsupportedMethod(InvalidRequest):
@@ -27,9 +28,12 @@ JobBody = Annotated[CreateJobRequest, Depends(_parse_job)]
 
 def parse_job(body: JsonObject) -> CreateJobRequest:
     """Raises: InvalidRequest."""
-    given = {name: value for name, value in body.items() if value is not None or name not in NULL_IS_ABSENT}
+    given = _without_nulls(body, NULL_IS_ABSENT)
     _refuse_deprecated(given)
-    _refuse_other_methods(given.get("method"))
+    method = given.get("method")
+    if isinstance(method, dict):
+        _refuse_other_methods(method)
+        given["method"] = _without_nulls(method, NULL_IS_ABSENT_IN_METHOD)
     given.pop("hyperparameters", None)
     given.pop("integrations", None)
     try:
@@ -53,9 +57,7 @@ def _refuse_deprecated(given: JsonObject) -> None:
         )
 
 
-def _refuse_other_methods(method: object) -> None:
-    if not isinstance(method, dict):
-        return
+def _refuse_other_methods(method: JsonObject) -> None:
     kind = method.get("type")
     named = [name for name in OTHER_METHODS if kind == name or method.get(name) is not None]
     if named:
@@ -63,3 +65,7 @@ def _refuse_other_methods(method: object) -> None:
             f'method.type "{named[0]}" is not supported; this service tunes by preference: give {{"type": "dpo"}}',
             param="method.type",
         )
+
+
+def _without_nulls(given: JsonObject, names: frozenset[str]) -> JsonObject:
+    return {name: value for name, value in given.items() if value is not None or name not in names}

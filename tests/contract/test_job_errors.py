@@ -124,7 +124,16 @@ def test_further_faults_are_named_too(http: httpx2.Client) -> None:
     assert error["message"] == "model is missing; give it (also wrong: seed, training_file)"
 
 
-@pytest.mark.parametrize("absent", [{"hyperparameters": {}}, {"integrations": []}, {"method": None, "resources": None}])
+@pytest.mark.parametrize(
+    "absent",
+    [
+        {"hyperparameters": {}},
+        {"integrations": []},
+        {"method": None, "resources": None},
+        {"method": {"type": "dpo", "dpo": None, "supervised": None}},
+        {"suffix": None, "seed": None, "metadata": None, "validation_file": None},
+    ],
+)
 def test_empty_values_of_other_forms_are_taken(
     http: httpx2.Client, good_job: dict[str, Any], absent: dict[str, Any]
 ) -> None:

@@ -81,6 +81,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
 ) -> None:
     with _begin_upload(server, project, length=1_000_000) as connection:
         connection.sendall(HEAD + FILE_HEAD + b"x" * 500_000)
+        _wait_until(lambda: bool(_half_written(server)))
     _assert_nothing_left(http, server, keys_before)
 
 
@@ -125,8 +126,12 @@ def _begin_upload(server: Server, project: ProjectAccess, *, length: int) -> soc
 
 def _assert_nothing_left(http: httpx2.Client, server: Server, keys_before: list[str]) -> None:
     assert http.get("/v1/files").json()["data"] == []
-    _wait_until(lambda: not list((server.store_root / ".incoming").glob("*")))
+    _wait_until(lambda: not _half_written(server))
     assert server.store.list_keys("files/") == keys_before
+
+
+def _half_written(server: Server) -> list[Path]:
+    return list((server.store_root / ".incoming").glob("*"))
 
 
 def _wait_until(is_so: Callable[[], bool]) -> None:
