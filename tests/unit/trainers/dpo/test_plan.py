@@ -1,0 +1,52 @@
+"""The order of pairs, their shards and passes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainers.data.chat_tokens import PairTokens
+from trainers.dpo.plan import StepPlan, micro_batches, shard
+
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
+
+
+def pairs_of(lengths: list[int]) -> list[PairTokens]:
+    return [PairTokens((1,) * length, (2,), (3,), line=number, row_id=None) for number, length in enumerate(lengths)]
+
+
+@given(pairs=st.integers(1, 40), batch_size=st.integers(1, 12), n_epochs=st.integers(1, 3), seed=st.integers(0, 99))
+def test_every_epoch_meets_every_pair_once(pairs: int, batch_size: int, n_epochs: int, seed: int) -> None:
+    plan = StepPlan(pairs, batch_size, n_epochs, seed)
+    for epoch in range(n_epochs):
+        steps = range(epoch * plan.steps_per_epoch + 1, (epoch + 1) * plan.steps_per_epoch + 1)
+        met = [index for step in steps for index in plan.batch(step)]
+        assert sorted(met) == list(range(pairs))
+        assert [plan.ends_epoch(step) for step in steps] == [False] * (len(steps) - 1) + [True]
+    assert plan.total_steps == plan.steps_per_epoch * n_epochs
+
+
+def test_the_order_follows_from_the_seed_and_changes_with_the_epoch() -> None:
+    plan = StepPlan(50, 50, 2, seed=1)
+    assert plan.batch(1) == StepPlan(50, 50, 2, seed=1).batch(1)
+    assert plan.batch(1) != plan.batch(2)
+    assert plan.batch(1) != StepPlan(50, 50, 2, seed=2).batch(1)
+
+
+@given(lengths=LENGTHS, world_size=st.integers(1, 5))
+def test_shards_share_out_every_pair_and_balance_tokens(lengths: list[int], world_size: int) -> None:
+    pairs = pairs_of(lengths)
+    shards = [shard(range(len(pairs)), pairs, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert sorted(index for part in shards for index in part) == list(range(len(pairs)))
+    loads = [sum(pairs[index].packed_length for index in part) for part in shards]
+    assert max(loads) - min(loads) <= max(pair.packed_length for pair in pairs)
+
+
+@given(lengths=LENGTHS, token_budget=st.integers(1, 100))
+def test_passes_keep_to_the_budget_unless_one_pair_is_longer(lengths: list[int], token_budget: int) -> None:
+    pairs = pairs_of(lengths)
+    passes = micro_batches(range(len(pairs)), pairs, token_budget=token_budget)
+    assert [index for part in passes for index in part] == list(range(len(pairs)))
+    assert all(len(part) == 1 or sum(pairs[i].packed_length for i in part) <= token_budget for part in passes)
+
+
+def test_no_pair_means_no_pass() -> None:
+    assert micro_batches([], [], token_budget=8) == []
