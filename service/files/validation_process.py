@@ -1,20 +1,24 @@
 """Run a file's validation in a process of its own, so that no upload can stall or kill the service.
 
 A plain child rather than `multiprocessing`: its spawn would import the service's own main module, FastAPI and all.
-The child watches its standard input, whose other end this process holds: when the service dies, however, it ends.
+Neither limit trusts the child: the kernel ends it when the service dies, and this process kills it when it is too slow
+or too large. (Out of memory, the Rust under pydantic and jiter can deadlock in its panic hook, holding the GIL.)
 """
 
+import fcntl
 import json
 import os
 import resource
+import select
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from service.files.validation import FileReport, validate_preferences
@@ -23,6 +27,9 @@ from service.storage.open_store import open_store
 
 TIMEOUT_S = 600.0
 MEMORY_BYTES = 1024**3
+HARD_LIMIT_FACTOR = 4
+"""The child's own limit, should this process be stopped and not watch."""
+WATCH_INTERVAL_S = 0.05
 NICENESS = 5
 """The API answers first when cores are few."""
 EXIT_NOT_FOUND = 3
@@ -51,16 +58,12 @@ def validate_in_process(
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": _import_path()},
+            env=os.environ | {"PYTHONPATH": _import_path(), "RUST_BACKTRACE": "0"},
             start_new_session=True,  # Ctrl-C is for the service, which then lets go of the lifeline
         )
         with child:
             try:
-                output, errors = child.communicate(timeout=timeout_s)
-            except subprocess.TimeoutExpired as error:
-                raise ValidationProcessFailed(
-                    f"validation of {key} took longer than {timeout_s:g} s and was stopped; split the file"
-                ) from error
+                output, errors = _watch(child, key, timeout_s=timeout_s, memory_bytes=memory_bytes)
             finally:
                 child.kill()
     return _read_report(key, child.returncode, output, errors)
@@ -69,9 +72,10 @@ def validate_in_process(
 def main(arguments: list[str]) -> int:
     """The child: validate, write the report to standard output."""
     storage_url, key, memory_bytes = arguments
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _end_with_parent()
     os.nice(NICENESS)
-    resource.setrlimit(resource.RLIMIT_AS, (int(memory_bytes), int(memory_bytes)))
+    hard_limit_bytes = int(memory_bytes) * HARD_LIMIT_FACTOR
+    resource.setrlimit(resource.RLIMIT_AS, (hard_limit_bytes, hard_limit_bytes))
     try:
         report = validate_preferences(open_store(storage_url).stream(key))
     except ObjectNotFound:
@@ -93,9 +97,33 @@ def _lifeline() -> Iterator[int]:
         os.close(writing)
 
 
+def _watch(child: subprocess.Popen[bytes], key: str, *, timeout_s: float, memory_bytes: int) -> tuple[bytes, bytes]:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return child.communicate(timeout=WATCH_INTERVAL_S)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > deadline:
+                message = f"validation of {key} took longer than {timeout_s:g} s and was stopped; split the file"
+                raise ValidationProcessFailed(message) from None
+            if _resident_bytes(child.pid) > memory_bytes:
+                raise _out_of_memory(key) from None
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0  # it has just ended
+
+
 def _end_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)
-    os._exit(EXIT_PARENT_DIED)
+    """Have the kernel end this process when the lifeline closes: SIGIO's default, whatever Python is doing then."""
+    lifeline = sys.stdin.fileno()
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([lifeline], [], [], 0)[0]:
+        sys.exit(EXIT_PARENT_DIED)  # it closed before we asked
 
 
 def _import_path() -> str:
@@ -115,11 +143,15 @@ def _read_report(key: str, returncode: int, output: bytes, errors: bytes) -> Fil
         case code if code == EXIT_NOT_FOUND:
             raise ObjectNotFound(f"no object lies under the key {key!r}")
         case code if code == EXIT_OUT_OF_MEMORY:
-            raise ValidationProcessFailed(f"validation of {key} ran out of memory; give shorter rows")
+            raise _out_of_memory(key)
         case code:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             said = errors[-STDERR_BYTES:].decode(errors="replace").strip()
             raise ValidationProcessFailed(f"validation of {key} {how}: {said or 'it said nothing'}")
+
+
+def _out_of_memory(key: str) -> ValidationProcessFailed:
+    return ValidationProcessFailed(f"validation of {key} ran out of memory and was stopped; give shorter rows")
 
 
 if __name__ == "__main__":
