@@ -1,6 +1,6 @@
 """The order of pairs, their shards and passes."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.data.chat_tokens import PairTokens
@@ -13,6 +13,7 @@ def pairs_of(lengths: list[int]) -> list[PairTokens]:
     return [PairTokens((1,) * length, (2,), (3,), line=number, row_id=None) for number, length in enumerate(lengths)]
 
 
+@settings(deadline=None)
 @given(pairs=st.integers(1, 40), batch_size=st.integers(1, 12), n_epochs=st.integers(1, 3), seed=st.integers(0, 99))
 def test_every_epoch_meets_every_pair_once(pairs: int, batch_size: int, n_epochs: int, seed: int) -> None:
     plan = StepPlan(pairs, batch_size, n_epochs, seed)
@@ -31,6 +32,7 @@ def test_the_order_follows_from_the_seed_and_changes_with_the_epoch() -> None:
     assert plan.batch(1) != StepPlan(50, 50, 2, seed=2).batch(1)
 
 
+@settings(deadline=None)
 @given(lengths=LENGTHS, world_size=st.integers(1, 5))
 def test_shards_share_out_every_pair_and_balance_tokens(lengths: list[int], world_size: int) -> None:
     pairs = pairs_of(lengths)
@@ -40,6 +42,7 @@ def test_shards_share_out_every_pair_and_balance_tokens(lengths: list[int], worl
     assert max(loads) - min(loads) <= max(pair.packed_length for pair in pairs)
 
 
+@settings(deadline=None)
 @given(lengths=LENGTHS, token_budget=st.integers(1, 100))
 def test_passes_keep_to_the_budget_unless_one_pair_is_longer(lengths: list[int], token_budget: int) -> None:
     pairs = pairs_of(lengths)

@@ -1,0 +1,106 @@
+"""Tokenisation: the boundary, the end, and what is lost on the way."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.preference_rows import Message, PreferencePair
+from tests.tiny_runs import tiny_tokenizer
+from trainers.data.chat_tokens import TokenizedPairs, split_at_boundary, tokenize_rows
+from trainers.data.preference_dataset import PreferenceRow
+from trainers.errors import InvalidTrainingFile, UnusableModel
+
+TOKENIZER = tiny_tokenizer()
+IDS = st.lists(st.integers(0, 3), max_size=8)
+
+
+def text_pair(prompt: str, chosen: str, rejected: str) -> PreferencePair:
+    return PreferencePair(prompt, chosen, rejected, tools=None, weight=1.0, row_id=None)
+
+
+def chat_pair(prompt: str, chosen: str, rejected: str) -> PreferencePair:
+    def said(role: Any, text: str) -> tuple[Message, ...]:
+        return (Message(role=role, content=text),)
+
+    sides = said("user", prompt), said("assistant", chosen), said("assistant", rejected)
+    return PreferencePair(*sides, tools=None, weight=1.0, row_id="a")
+
+
+def tokenize(*pairs: PreferencePair, max_length: int = 1_000) -> TokenizedPairs:
+    rows = [PreferenceRow(number, pair) for number, pair in enumerate(pairs, 1)]
+    return tokenize_rows(rows, TOKENIZER, max_length=max_length, error=InvalidTrainingFile)
+
+
+@settings(deadline=None)
+@given(shared=IDS, prompt_end=IDS, chosen_end=IDS, rejected_end=IDS)
+def test_the_prompt_is_the_longest_start_of_all_three(
+    shared: list[int], prompt_end: list[int], chosen_end: list[int], rejected_end: list[int]
+) -> None:
+    texts = shared + prompt_end, shared + chosen_end, shared + rejected_end
+    prompt, chosen, rejected = split_at_boundary(*texts)
+    assert list(prompt + chosen) == texts[1]
+    assert list(prompt + rejected) == texts[2]
+    assert list(prompt) == texts[0][: len(prompt)]
+    longer = [text[: len(prompt) + 1] for text in texts]
+    assert len(prompt) == len(texts[0]) or longer[0] != longer[1] or longer[0] != longer[2]
+
+
+@settings(deadline=None)
+@given(prompt=st.text(min_size=1), chosen=st.text(), rejected=st.text())
+def test_any_text_comes_back_whole(prompt: str, chosen: str, rejected: str) -> None:
+    (pair,) = tokenize(text_pair(prompt, chosen, rejected)).pairs
+    for ids, completion in ((pair.chosen, chosen), (pair.rejected, rejected)):
+        whole = TOKENIZER.decode(pair.prompt + ids)
+        assert whole == TOKENIZER.decode(TOKENIZER(prompt + completion.removesuffix("<|im_end|>"))["input_ids"]) + (
+            "<|im_end|>"
+        )
+
+
+def test_tokens_that_merge_across_the_boundary_belong_to_the_completion() -> None:
+    (pair,) = tokenize(text_pair("the riv", "er", "ets")).pairs
+    assert TOKENIZER.decode(pair.prompt) == "the "
+    assert TOKENIZER.decode(pair.chosen) == "river<|im_end|>"
+
+
+def test_a_conversation_is_rendered_by_the_models_template() -> None:
+    (pair,) = tokenize(chat_pair("old bread", "sings", "walks")).pairs
+    assert TOKENIZER.decode(pair.prompt) == "<|im_start|>user\nold bread<|im_end|>\n<|im_start|>assistant\n"
+    assert TOKENIZER.decode(pair.chosen) == "sings<|im_end|>\n"
+    assert pair.name == "line 1 (id a)"
+
+
+def test_a_text_that_ends_with_eos_gets_no_second_one() -> None:
+    (pair,) = tokenize(text_pair("the", " old<|im_end|>", " old")).pairs
+    assert pair.chosen == pair.rejected
+
+
+def test_long_prompts_are_dropped_and_long_answers_cut_and_both_are_reported() -> None:
+    short, long = "a b", "a b c d e f g h"
+    kept = tokenize(text_pair(long, short, short + "c"), text_pair(short, long, short), max_length=8)
+    assert kept.prompt_too_long == [1]
+    assert [pair.line for pair in kept.pairs] == [2]
+    assert kept.cut_completions == 1
+    assert len(kept.pairs[0].prompt + kept.pairs[0].chosen) == 8
+
+
+def test_a_pair_that_a_cut_made_equal_is_reported() -> None:
+    kept = tokenize(text_pair("a b", " c d e f", " c d e g"), max_length=6)
+    assert kept.became_equal == [1]
+    assert kept.cut_completions == 2
+
+
+def test_a_conversation_that_the_template_refuses_names_its_line() -> None:
+    strict = tiny_tokenizer()
+    strict.chat_template = "{{ raise_exception('roles must alternate') }}"
+    row = PreferenceRow(17, chat_pair("a", "b", "c"))
+    with pytest.raises(InvalidTrainingFile, match=r"line 17: .* roles must alternate"):
+        tokenize_rows([row], strict, max_length=100, error=InvalidTrainingFile)
+
+
+def test_a_conversation_needs_a_template() -> None:
+    plain = tiny_tokenizer()
+    plain.chat_template = None
+    with pytest.raises(UnusableModel, match="no chat template"):
+        tokenize_rows([PreferenceRow(1, chat_pair("a", "b", "c"))], plain, max_length=9, error=InvalidTrainingFile)

@@ -1,0 +1,123 @@
+"""The policy and its reference."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from tests.tiny_runs import LORA, tiny_llama
+from trainers.checkpoints import stored_file
+from trainers.errors import InvalidLoraTargets, UnusableAdapter
+from trainers.models.lora import InitialAdapter, Policy, add_lora, read_adapter
+
+TOKENS = torch.tensor([[1, 40, 41, 42, 43]])
+CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "auto_mapping": {"x": "y"}}
+
+
+def logits(policy: Policy) -> torch.Tensor:
+    with torch.no_grad():
+        result: torch.Tensor = policy.model(input_ids=TOKENS).logits
+    return result
+
+
+def initial_adapter() -> InitialAdapter:
+    """An adapter whose product is not zero."""
+    policy = add_lora(
+        tiny_llama(),
+        LORA.model_copy(update={"r": 2, "target_modules": ("q_proj",)}),
+        initial=None,
+        reference="initial",
+        seed=1,
+    )
+    weights = {name: torch.full_like(weight, 0.3) for name, weight in policy.adapter_weights().items()}
+    content = save(weights)
+    return read_adapter(json.dumps(CONFIG).encode(), content, sha256=stored_file("", content).sha256)
+
+
+def test_a_fresh_policy_is_its_reference_and_the_seed_makes_its_adapter() -> None:
+    policy = add_lora(tiny_llama(), LORA, initial=None, reference="initial", seed=1)
+    with torch.no_grad():
+        base = tiny_llama()(input_ids=TOKENS).logits
+    assert torch.equal(logits(policy), base)
+    again = add_lora(tiny_llama(), LORA, initial=None, reference="initial", seed=1)
+    other = add_lora(tiny_llama(), LORA, initial=None, reference="initial", seed=2)
+    assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), again.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(policy.parameters(), other.parameters(), strict=True))
+
+
+def test_the_reference_stays_where_training_began() -> None:
+    policy = add_lora(tiny_llama(), LORA, initial=initial_adapter(), reference="initial", seed=1)
+    began = logits(policy)
+    trained = policy.parameters()
+    with torch.no_grad():
+        for parameter in trained:
+            parameter.add_(0.1)
+    assert not torch.equal(logits(policy), began)
+    with policy.as_reference():
+        assert torch.equal(logits(policy), began)
+    assert [id(parameter) for parameter in policy.parameters()] == [id(parameter) for parameter in trained]
+
+
+def test_the_base_reference_is_the_model_without_any_adapter() -> None:
+    policy = add_lora(tiny_llama(), LORA, initial=initial_adapter(), reference="base", seed=1)
+    with torch.no_grad():
+        base = tiny_llama()(input_ids=TOKENS).logits
+    with policy.as_reference():
+        assert torch.equal(logits(policy), base)
+    assert not torch.equal(logits(policy), base)
+    assert not policy.starts_at_reference
+
+
+def test_dropout_is_on_only_where_asked() -> None:
+    lora = LORA.model_copy(update={"dropout": 0.5})
+    policy = add_lora(tiny_llama(), lora, initial=initial_adapter(), reference="initial", seed=1)
+    still = logits(policy)
+    assert torch.equal(logits(policy), still)
+    with policy.with_dropout():
+        assert not torch.equal(logits(policy), still)
+    assert torch.equal(logits(policy), still)
+
+
+def test_only_what_shapes_an_adapter_is_taken_from_its_config() -> None:
+    assert initial_adapter().config.auto_mapping is None
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "reason"),
+    [
+        (b"{", save({}), "cannot be read"),
+        (b'{"peft_type": "IA3"}', save({}), "IA3"),
+        (json.dumps(CONFIG).encode(), b"not safetensors", "cannot be read"),
+    ],
+    ids=["not JSON", "not LoRA", "not safetensors"],
+)
+def test_a_strange_adapter_is_refused(config: bytes, weights: bytes, reason: str) -> None:
+    with pytest.raises(UnusableAdapter, match=reason):
+        read_adapter(config, weights, sha256=stored_file("", weights).sha256)
+
+
+def test_an_adapter_of_another_shape_is_refused() -> None:
+    adapter = initial_adapter()
+    wrong = {name: torch.zeros(3, 3) for name in adapter.weights}
+    with pytest.raises(UnusableAdapter, match="does not fit"):
+        add_lora(tiny_llama(), LORA, initial=InitialAdapter(adapter.config, wrong), reference="initial", seed=1)
+
+
+def test_an_adapter_with_other_names_is_refused() -> None:
+    adapter = initial_adapter()
+    wrong = {name.replace("q_proj", "k_proj"): weight for name, weight in adapter.weights.items()}
+    with pytest.raises(UnusableAdapter, match="does not fit"):
+        add_lora(tiny_llama(), LORA, initial=InitialAdapter(adapter.config, wrong), reference="initial", seed=1)
+
+
+def test_a_target_may_be_named_by_the_end_of_its_path() -> None:
+    lora = LORA.model_copy(update={"target_modules": ("self_attn.v_proj",)})
+    policy = add_lora(tiny_llama(), lora, initial=None, reference="initial", seed=1)
+    assert len(policy.parameters()) == 4
+
+
+def test_the_head_is_no_target() -> None:
+    lora = LORA.model_copy(update={"target_modules": ("lm_head",)})
+    with pytest.raises(InvalidLoraTargets, match='"lm_head"'):
+        add_lora(tiny_llama(), lora, initial=None, reference="initial", seed=1)
