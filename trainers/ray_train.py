@@ -16,6 +16,8 @@ from trainers.errors import RunStopped
 from trainers.run_folder import RunFolder
 
 RUN_FOLDER_VARIABLE = "DPO_RUN_FOLDER_URI"
+THREADS_VARIABLE = "DPO_CPU_THREADS"
+"""Of the cluster's nodes, where an operator wants a CPU run to use fewer threads than there are cores."""
 EXIT_STOPPED = 143
 EXIT_NO_OUTCOME = 70
 GROUP_RESTARTS = 3
@@ -38,8 +40,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{folder.uri}/{SPEC} is run {spec.run_id}'s, not {run_id}'s\n")
         return EXIT_NO_OUTCOME
     if spec.workers == 1 and spec.gpus_per_worker == 0:
-        # Ray set it to this job's one booked core; a CPU run is alone on its machine and uses all of them.
-        os.environ.pop("OMP_NUM_THREADS", None)
+        _choose_threads()
     os.environ.update(QUIET_RAY_TRAIN)
     try:
         _fit(folder.uri, spec)
@@ -47,6 +48,15 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{stopped}\n")
         return EXIT_STOPPED
     return 0 if folder.exists(OUTCOME) else EXIT_NO_OUTCOME
+
+
+def _choose_threads() -> None:
+    """Ray set one thread for this job's one booked core; a CPU run is alone on its machine and uses all of them."""
+    threads = os.environ.get(THREADS_VARIABLE)
+    if threads is None:
+        os.environ.pop("OMP_NUM_THREADS", None)
+    else:
+        os.environ["OMP_NUM_THREADS"] = threads
 
 
 def _fit(run_folder_uri: str, spec: RunSpec) -> None:

@@ -180,7 +180,9 @@ def _environment(work_dir: Path, token: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return inherited | own
+    # Ray itself sets OMP_NUM_THREADS for every process, so the user's own choice needs another name to get through.
+    threads = {"DPO_CPU_THREADS": os.environ["OMP_NUM_THREADS"]} if "OMP_NUM_THREADS" in os.environ else {}
+    return inherited | threads | own
 
 
 def _free_ports(count: int) -> list[int]:
