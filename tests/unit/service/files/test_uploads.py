@@ -236,7 +236,10 @@ def test_a_cancelled_upload_leaves_nothing_and_no_thread(store: FolderStore) -> 
     asyncio.run(scenario())
 
     assert files_in(store) == []
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("upload")] == []
+    for thread in threading.enumerate():
+        if thread.name.startswith("upload"):
+            thread.join(timeout=30)  # it may still be on its way out
+            assert not thread.is_alive()
 
 
 def test_an_upload_cancelled_while_it_commits_leaves_nothing(tmp_path: Path) -> None:
