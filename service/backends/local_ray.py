@@ -61,6 +61,7 @@ class LocalRay:
     def start(self, *, timeout_s: float = START_TIMEOUT_S) -> RayJobsBackend:
         """Start it and wait until it takes jobs. Raises: LocalRayFailed."""
         self._work_dir.mkdir(parents=True, exist_ok=True)
+        self.close()  # one that died
         end_leftovers(self._work_dir)
         ports = dict(zip(PORT_OPTIONS, _free_ports(len(PORT_OPTIONS)), strict=True))
         self._address = f"http://127.0.0.1:{ports['dashboard-port']}"

@@ -1,0 +1,135 @@
+"""How answers of a Ray head are read, by a head that says what a test needs. The real one is in tests/integration."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from schemas.ids import RunId
+from service.backends.backend import BackendUnavailable, Capacity, RunRequest, RunState
+from service.backends.ray_http import RayHttp
+from service.backends.ray_jobs import DriverCommand, RayJobsBackend
+
+RUN = RunId("ftjob-1-1")
+
+
+class Head(ThreadingHTTPServer):
+    """Answers everything with `answer`, and keeps what it was sent."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer: tuple[int, str] = (200, "{}")
+        self.bodies: list[bytes] = []
+        self.tokens: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Head
+
+    def do_GET(self) -> None:
+        self.server.bodies.append(self.rfile.read(int(self.headers.get("content-length", "0"))))
+        self.server.tokens.append(self.headers.get("authorization"))
+        status, text = self.server.answer
+        self.send_response(status)
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def head() -> Iterator[Head]:
+    with Head() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def backend(head: Head) -> RayJobsBackend:
+    return RayJobsBackend(RayHttp(head.url, token="secret"), DriverCommand("/opt/my python", "/srv/dpo"))
+
+
+@pytest.mark.parametrize(
+    ("job", "state", "detail"),
+    [
+        ({"status": "PENDING"}, RunState.PENDING, ""),
+        ({"status": "RUNNING", "message": "x"}, RunState.RUNNING, ""),
+        ({"status": "SUCCEEDED", "driver_exit_code": 0}, RunState.ENDED, "exit code 0"),
+        ({"status": "FAILED", "driver_exit_code": 137}, RunState.ENDED, "exit code 137"),
+        ({"status": "FAILED", "message": "node died\nlogs"}, RunState.ENDED, "node died"),
+        ({"status": "STOPPED"}, RunState.ENDED, "stopped"),
+    ],
+    ids=lambda value: value.get("status") if isinstance(value, dict) else None,
+)
+def test_a_jobs_status_is_read(
+    head: Head, backend: RayJobsBackend, job: dict[str, object], state: RunState, detail: str
+) -> None:
+    head.answer = (200, json.dumps({"submission_id": RUN, **job}))
+    status = backend.status(RUN)
+    assert (status.state, status.detail) == (state, detail)
+
+
+def test_an_unknown_job_is_unknown_and_any_other_trouble_is_no_answer(head: Head, backend: RayJobsBackend) -> None:
+    head.answer = (404, "Job does not exist")
+    assert backend.status(RUN).state is RunState.UNKNOWN
+    head.answer = (500, "GCS is away")
+    with pytest.raises(BackendUnavailable, match="GCS is away"):
+        backend.status(RUN)
+    with pytest.raises(BackendUnavailable):
+        backend.stop(RUN)
+
+
+def test_a_head_that_does_not_listen_is_unavailable() -> None:
+    with pytest.raises(BackendUnavailable, match="does not answer"):
+        RayJobsBackend(RayHttp("http://127.0.0.1:1", token=None)).capacity()
+
+
+def test_already_exists_means_submitted(head: Head, backend: RayJobsBackend) -> None:
+    head.answer = (500, "Traceback\nValueError: Job with submission_id ftjob-1-1 already exists.")
+    backend.submit(RunRequest(RUN, "/runs/1", workers=1, gpus_per_worker=0))
+    head.answer = (500, "no space left")
+    with pytest.raises(BackendUnavailable, match="no space left"):
+        backend.submit(RunRequest(RUN, "/runs/1", workers=1, gpus_per_worker=0))
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "booked"), [(1, 0, (1, 0)), (1, 1, (1, 1)), (4, 1, (0, 0))], ids=["cpu", "gpu", "group"]
+)
+def test_a_submission_books_what_the_driver_itself_uses(
+    head: Head, backend: RayJobsBackend, workers: int, gpus: int, booked: tuple[int, int]
+) -> None:
+    backend.submit(RunRequest(RUN, "/runs/a b", workers=workers, gpus_per_worker=gpus))
+    sent = json.loads(head.bodies[-1])
+    assert sent["submission_id"] == RUN
+    assert sent["entrypoint"] == "'/opt/my python' -m trainers.ray_train ftjob-1-1"
+    assert sent["runtime_env"] == {"env_vars": {"DPO_RUN_FOLDER_URI": "/runs/a b", "PYTHONPATH": "/srv/dpo"}}
+    assert (sent["entrypoint_num_cpus"], sent["entrypoint_num_gpus"]) == booked
+    assert head.tokens[-1] == "Bearer secret"
+
+
+def test_the_capacity_counts_living_nodes(head: Head, backend: RayJobsBackend) -> None:
+    nodes = [
+        {"state": "ALIVE", "resources_total": {"CPU": 8.0, "GPU": 2.0, "memory": 1.0}},
+        {"state": "ALIVE", "resources_total": {"CPU": 4.0}},
+        {"state": "DEAD", "resources_total": {"CPU": 99.0}},
+    ]
+    head.answer = (200, json.dumps({"data": {"result": {"total": 3, "result": nodes}}}))
+    assert backend.capacity() == Capacity(cpus=12, gpus=2)
+    head.answer = (200, json.dumps({"data": {"result": {"result": []}}}))
+    with pytest.raises(BackendUnavailable, match="no node"):
+        backend.capacity()

@@ -1,0 +1,121 @@
+"""What `serve` checks and makes before it listens."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.api_keys import hash_api_key
+from service.clock import utc_now
+from service.db.engine import Database
+from service.db.migrate import upgrade
+from service.db.projects import ProjectRepository
+from service.registry import DEFAULT_MODEL_ID, default_registry
+from service.serve.backends import open_backend
+from service.serve.banner import render_banner
+from service.serve.base_models import load_registry
+from service.serve.bootstrap import ensure_first_key
+from service.serve.data_folder import hold_data_folder
+from service.serve.listening import listen, url_of
+from service.serve.start_errors import StartError
+from service.settings import Settings
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'db.sqlite3'}")
+    upgrade(database.engine)
+    yield database
+    database.close()
+
+
+def opens(database: Database, key: str) -> bool:
+    with database.read() as session:
+        return ProjectRepository(session).find_project_of_key(hash_api_key(key), now=utc_now()) is not None
+
+
+def test_the_first_key_is_made_once_and_opens_the_project(database: Database) -> None:
+    key = ensure_first_key(database, given=None, clock=utc_now)
+    assert key is not None
+    assert opens(database, key)
+    assert ensure_first_key(database, given=None, clock=utc_now) is None
+
+
+def test_a_given_key_is_taken_whenever_it_is_given_and_never_shown(database: Database) -> None:
+    ensure_first_key(database, given=None, clock=utc_now)
+    for _ in range(2):
+        assert ensure_first_key(database, given="sk-mine", clock=utc_now) is None
+    assert opens(database, "sk-mine")
+    assert not opens(database, "sk-other")
+
+
+def test_the_data_folder_is_held_by_one_and_free_afterwards(tmp_path: Path) -> None:
+    folder = tmp_path / "not yet" / "data"
+    with (
+        hold_data_folder(folder),
+        pytest.raises(StartError, match=r"in use by another dpo-service \(process \d+\)"),
+        hold_data_folder(folder),
+    ):
+        pass
+    with hold_data_folder(folder):
+        pass
+
+
+def test_a_taken_port_names_the_port_and_the_remedy() -> None:
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        assert url_of(first) == f"http://127.0.0.1:{port}"
+        with (
+            pytest.raises(StartError, match=f"Port {port} on 127.0.0.1 is taken; .* --port"),
+            listen("127.0.0.1", port),
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("host", "said"), [("192.0.2.200", "no address of this machine"), ("no such host", "cannot be resolved")]
+)
+def test_a_host_that_cannot_be_listened_on_is_told(host: str, said: str) -> None:
+    with pytest.raises(StartError, match=said), listen(host, 0):
+        pass
+
+
+def test_a_socket_on_every_address_is_told_as_one_that_can_be_opened() -> None:
+    with socket.create_server(("0.0.0.0", 0)) as everywhere:
+        assert url_of(everywhere) == f"http://127.0.0.1:{everywhere.getsockname()[1]}"
+
+
+def test_a_broken_models_file_is_told_with_file_and_field(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text('[models.a]\nuri = "/m"\nmax_length = 1\nbase_learning_rate = 1e-5\n')
+    with pytest.raises(StartError, match=r"models\.toml: models\.a\.max_length"):
+        load_registry(tmp_path, path)
+    assert list(load_registry(tmp_path, None)) == [DEFAULT_MODEL_ID]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("head:8265", "give the head's dashboard"),
+        ("http://head.example:8265", "a cluster without a token runs anybody"),
+    ],
+)
+def test_a_cluster_that_must_not_be_used_is_refused(tmp_path: Path, address: str, said: str) -> None:
+    settings = Settings(ray_address=address)
+    with pytest.raises(StartError, match=said), open_backend(settings, tmp_path, on_failure=_fail):
+        pass
+
+
+def test_the_banner_shows_a_new_key_and_only_then(tmp_path: Path) -> None:
+    registry = default_registry(tmp_path)
+    url = "http://127.0.0.1:8000"
+    first = render_banner(url=url, api_key="sk-new", data_dir=tmp_path, backend="a Ray", registry=registry)
+    assert "API key (shown once): sk-new" in first
+    assert f'base_url="{url}/v1"' in first
+    later = render_banner(url=url, api_key=None, data_dir=tmp_path, backend="a Ray", registry=registry)
+    assert "sk-new" not in later
+
+
+def _fail(error: Exception) -> None:
+    raise error

@@ -1,0 +1,20 @@
+import pytest
+from typer.testing import CliRunner
+
+from service.cli import app
+
+
+def test_the_version_is_told() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("dpo-service 0.")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--backend", "slurm", "DPO_BACKEND is 'slurm'"), ("--port", "70000", "DPO_PORT is 70000")],
+)
+def test_a_wrong_option_is_told_with_its_name_and_value(option: str, value: str, said: str) -> None:
+    result = CliRunner().invoke(app, ["serve", option, value])
+    assert result.exit_code == 2
+    assert said in result.stderr
