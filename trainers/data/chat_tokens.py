@@ -31,6 +31,11 @@ class PairTokens:
         return len(self.prompt) + len(self.chosen) + len(self.rejected)
 
     @property
+    def longest_row(self) -> int:
+        """Tokens of the prompt and its longer side."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+    @property
     def trained_tokens(self) -> int:
         """Prompt and completion of both sides."""
         return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)

@@ -16,8 +16,8 @@ from trainers.dpo.scores import Layout
 from trainers.models.lora import Policy
 
 COMPARED_PAIRS = 2
-COMPARED_TOKENS = 2_048
-"""Of a pair at most, so that the padded pass fits wherever the packed one does."""
+LOOKED_AT_PAIRS = 64
+"""The shortest of these are compared: a job's start waits for it."""
 TOLERANCE_NATS = {torch.float32: 2e-3, torch.bfloat16: 0.25}
 """Per token: the two layouts add in another order."""
 
@@ -32,15 +32,13 @@ class ChosenLayout:
 def choose_layout(
     policy: Policy, pairs: Sequence[PairTokens], *, device: torch.device, pad_token_id: int
 ) -> ChosenLayout:
-    """Compare both layouts' log-probs on a few pairs, and try the packed one on the longest."""
+    """Compare both layouts' log-probs on a few short pairs; of the longest one its length is enough."""
     padded = PaddedLayout(policy, device, pad_token_id)
-    packed = PackedLayout(policy, device)
-    longest = max(pairs, key=lambda pair: pair.packed_length)
-    short = [pair for pair in pairs if pair.packed_length <= COMPARED_TOKENS][:COMPARED_PAIRS]
+    packed = PackedLayout(policy, device, longest_row=max(pair.longest_row for pair in pairs))
+    short = sorted(pairs[:LOOKED_AT_PAIRS], key=lambda pair: pair.packed_length)[:COMPARED_PAIRS]
     try:
         with torch.no_grad():
-            packed.states([longest])
-            difference = _largest_difference(packed, padded, short or [longest])
+            difference = _largest_difference(packed, padded, short)
     # Whatever a model that was not built for extra arguments raises, the padded layout serves it.
     except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as reason:
         return ChosenLayout(padded, why_padded=str(reason))

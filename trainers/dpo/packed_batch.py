@@ -48,6 +48,8 @@ class HiddenStates:
 class PackedLayout:
     policy: Policy
     device: torch.device
+    longest_row: int
+    """Prompt and longer side of the job's longest pair: a model that looks back less far is refused at once."""
 
     def states(self, pairs: Sequence[PairTokens]) -> HiddenStates:
         row = pack_pairs(pairs, device=self.device)
@@ -58,6 +60,7 @@ class PackedLayout:
                 position_ids=row.position_ids_N[None],
                 use_cache=False,
                 segments=row.segments,
+                longest_row=self.longest_row,
             )
         hidden_MD = output.last_hidden_state[0, row.predictor_M]
         return HiddenStates(row.lengths, row.target_M, hidden_MD, _head_weight(self.policy))

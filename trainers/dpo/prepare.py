@@ -45,7 +45,8 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, device: torch.
     policy = add_lora(base, spec.lora, initial=initial, reference=spec.reference, seed=spec.seed)
     plan = StepPlan(len(data.training), spec.dpo.batch_size, spec.dpo.n_epochs, spec.seed)
     fuse_lora_layers(policy.model)
-    chosen = choose_layout(policy, data.training, device=device, pad_token_id=int(tokenizer.pad_token_id))
+    pairs = [*data.training, *data.validation]
+    chosen = choose_layout(policy, pairs, device=device, pad_token_id=int(tokenizer.pad_token_id))
     opening = [_started(spec, policy, plan, len(data.validation)), *data.warnings]
     if chosen.why_padded is not None:
         opening.append(message("padded", f"Training on padded rows, which is slower: {chosen.why_padded}"))

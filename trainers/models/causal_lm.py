@@ -20,7 +20,7 @@ def load_causal_lm(folder: Path, *, precision: Precision, device: torch.device) 
     """
     _check_folder(folder)
     # Its bar would be the last line of the run's log, where people look for errors.
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,

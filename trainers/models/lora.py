@@ -101,7 +101,10 @@ def add_lora(
     # GPT-2 keeps its weights transposed; PEFT wants to be told.
     config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in model.modules())
     seed_adapter_init(seed)
-    policy = get_peft_model(model, config, adapter_name=LEARNING)
+    try:
+        policy = get_peft_model(model, config, adapter_name=LEARNING)
+    except ValueError as reason:  # PEFT's word for layers that it cannot adapt
+        raise InvalidLoraTargets(f"these layers cannot be adapted: {reason}") from reason
     policy.eval()
     if initial is None:
         return Policy(policy, reference_adapter=None, starts_at_reference=True)

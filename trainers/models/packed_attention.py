@@ -53,6 +53,7 @@ def packed_pairs_attention(
     attention_mask: Tensor | None,
     *,
     segments: tuple[Segment, ...],
+    longest_row: int,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -64,11 +65,10 @@ def packed_pairs_attention(
     Returns: (1, N, H, E), as transformers wants it, and no attention weights.
     Raises: NotServedPacked.
     """
-    longest = max(segment.prompt + max(segment.chosen, segment.rejected) for segment in segments)
     if attention_mask is not None or softcap is not None or s_aux is not None:
         raise NotServedPacked("packed attention has no masks, soft caps or sinks")
-    if sliding_window is not None and sliding_window < longest:
-        raise NotServedPacked(f"a pair of {longest} tokens is longer than the model's window of {sliding_window}")
+    if sliding_window is not None and sliding_window < longest_row:
+        raise NotServedPacked(f"a pair of {longest_row} tokens is longer than the model's window of {sliding_window}")
     outputs, start = [], 0
     for segment in segments:
         after_prompt, after_chosen = start + segment.prompt, start + segment.prompt + segment.chosen

@@ -94,7 +94,7 @@ def test_packed_pairs_score_and_learn_as_padded_ones(name: str) -> None:
     policy = make_policy(CONFIGS[name])
     expected = gradients_of(policy, PaddedLayout(policy, CPU, pad_token_id=0), PAIRS)
     fuse_lora_layers(policy.model)
-    packed = gradients_of(policy, PackedLayout(policy, CPU), PAIRS)
+    packed = gradients_of(policy, PackedLayout(policy, CPU, longest_row=24), PAIRS)
     for ours, theirs in zip(packed, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -111,7 +111,7 @@ def test_lengths_of_any_kind_give_the_padded_log_probs(lengths: list[tuple[int, 
     pairs = [make_pair(*sizes, seed=number) for number, sizes in enumerate(lengths)]
     with torch.no_grad():
         expected = PaddedLayout(LLAMA, CPU, pad_token_id=0).states(pairs)
-        packed = PackedLayout(LLAMA, CPU).states(pairs)
+        packed = PackedLayout(LLAMA, CPU, longest_row=24).states(pairs)
     assert packed.lengths.tolist() == expected.lengths.tolist()
     torch.testing.assert_close(packed.log_probs()[0], expected.log_probs()[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(packed.logits(0, 7), expected.logits(0, 7), rtol=1e-4, atol=1e-5)
@@ -128,13 +128,13 @@ def test_the_prompts_last_token_predicts_both_first_tokens() -> None:
 def test_a_window_shorter_than_a_pair_is_refused() -> None:
     policy = make_policy(MistralConfig(**SIZES, sliding_window=8))
     with pytest.raises(NotServedPacked, match="window of 8"):
-        PackedLayout(policy, CPU).states(PAIRS)
+        PackedLayout(policy, CPU, longest_row=24).states(PAIRS)
 
 
 def test_soft_caps_are_refused() -> None:
     policy = make_policy(Gemma2Config(**SIZES, attn_logit_softcapping=50.0))
     with pytest.raises(NotServedPacked, match="soft caps"):
-        PackedLayout(policy, CPU).states(PAIRS)
+        PackedLayout(policy, CPU, longest_row=24).states(PAIRS)
 
 
 LLAMA = make_policy(CONFIGS["llama"])

@@ -53,7 +53,7 @@ def naive_pair(policy: Policy, pair: PairTokens) -> tuple[torch.Tensor, torch.Te
 
 
 def layout(name: str, policy: Policy) -> Layout:
-    return PackedLayout(policy, CPU) if name == "packed" else PaddedLayout(policy, CPU, 0)
+    return PackedLayout(policy, CPU, longest_row=24) if name == "packed" else PaddedLayout(policy, CPU, 0)
 
 
 @pytest.mark.parametrize("name", ["padded", "packed"])
@@ -101,6 +101,8 @@ def test_evaluation_sums_the_exact_divergence_over_both_sides(name: str) -> None
 
 def test_a_policy_that_has_not_moved_has_no_divergence_and_no_margin() -> None:
     policy = add_lora(tiny_llama(), LORA, initial=None, reference="initial", seed=0)
-    sums = evaluate(Objective(policy, PackedLayout(policy, CPU), DPO, CPU), PAIRS, ALONE, token_budget=100)
+    sums = evaluate(
+        Objective(policy, PackedLayout(policy, CPU, longest_row=24), DPO, CPU), PAIRS, ALONE, token_budget=100
+    )
     assert sums.kl == 0
     assert sums.rewards_chosen == sums.rewards_rejected == 0

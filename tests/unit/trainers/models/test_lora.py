@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import save
+from transformers import MambaConfig, MambaForCausalLM
 
 from tests.tiny_runs import LORA, tiny_llama
 from trainers.checkpoints import stored_file
@@ -115,6 +116,13 @@ def test_a_target_may_be_named_by_the_end_of_its_path() -> None:
     lora = LORA.model_copy(update={"target_modules": ("self_attn.v_proj",)})
     policy = add_lora(tiny_llama(), lora, initial=None, reference="initial", seed=1)
     assert len(policy.parameters()) == 4
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Mamba's, of missing CUDA kernels
+def test_layers_that_peft_cannot_adapt_are_the_users_fault() -> None:
+    config = MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1)
+    with pytest.raises(InvalidLoraTargets, match="cannot be adapted"):
+        add_lora(MambaForCausalLM(config), LORA, initial=None, reference="initial", seed=1)
 
 
 def test_the_head_is_no_target() -> None:
