@@ -82,13 +82,20 @@ def _open(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 def _s3() -> fs.FileSystem:
-    """Open S3 with AWS's own credential chain; `DPO_S3_ENDPOINT_URL` names another server than Amazon's."""
+    """Open S3 with AWS's own credential chain; `DPO_S3_ENDPOINT_URL` names another server than Amazon's.
+
+    Opening lazily, a small object is one request, and a failed one leaves no upload in parts behind.
+    """
     endpoint = os.environ.get("DPO_S3_ENDPOINT_URL")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if endpoint is None:
-        return fs.S3FileSystem(region=region)
+        return fs.S3FileSystem(region=region, allow_delayed_open=True)
+    # AWS's client would add checksums in a way (chunked trailers) that many other servers refuse.
+    os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
     scheme, _, address = endpoint.partition("://")
-    return fs.S3FileSystem(endpoint_override=address.rstrip("/"), scheme=scheme, region=region or "us-east-1")
+    return fs.S3FileSystem(
+        endpoint_override=address.rstrip("/"), scheme=scheme, region=region or "us-east-1", allow_delayed_open=True
+    )
 
 
 def _write_whole(path: Path, content: bytes) -> None:
