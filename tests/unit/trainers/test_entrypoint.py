@@ -13,12 +13,12 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
 from schemas.run_layout import ADAPTER, ADAPTER_ARCHIVE, CHECKPOINTS, EVENTS, METRICS_CSV, OUTCOME, SPEC
 from schemas.run_record import Outcome
 from schemas.run_spec import AdapterSource, RunSpec
-from tests.tiny_runs import DPO, LORA, losses, make_run, preference_rows, read_events, write_preferences
+from tests.tiny_runs import DPO, LORA, losses, make_run, preference_rows, read_events, tiny_tokenizer, write_preferences
 from trainers.checkpoints import stored_file
 from trainers.dpo import optimizer_step, step
 from trainers.dpo.step import accumulate_gradients
@@ -261,6 +261,37 @@ def test_a_wrong_reference_fails_the_run_before_anything_is_trained(
     code, _, message = failure(tmp_path / "run")
     assert code == "reference_contract_broken"
     assert "the margin 0" in message
+
+
+def test_half_precision_trains_too(tmp_path: Path, tiny_model: Path) -> None:
+    make_run(tmp_path / "run", tiny_model, precision="bf16")
+    outcome = run(str(tmp_path / "run"))
+    assert outcome is not None
+    assert outcome.error is None
+    margins = [event.step_metrics.rewards_margin for event in read_events(tmp_path / "run") if event.step_metrics]
+    assert margins[0] == 0
+    assert margins[-1] > 0.05
+
+
+def test_a_model_the_packed_layout_cannot_serve_trains_on_padded_rows(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "head_dim": 8,
+    }
+    config = Gemma2Config(vocab_size=len(tokenizer), num_key_value_heads=2, initializer_range=0.2, **sizes)
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path / "gemma")
+    tokenizer.save_pretrained(tmp_path / "gemma")
+    make_run(tmp_path / "run", tmp_path / "gemma")
+    outcome = run(str(tmp_path / "run"))
+    assert outcome is not None
+    assert outcome.error is None
+    told = {event.key: event.message for event in read_events(tmp_path / "run")}
+    assert "soft caps" in told["padded"]
 
 
 def test_a_missing_model_is_told(tmp_path: Path) -> None:
