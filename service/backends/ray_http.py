@@ -15,6 +15,7 @@ class RayError(RuntimeError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"HTTP {status}: {message}")
         self.is_not_found = status == 404
+        self.is_refusal = 400 <= status < 500
 
 
 class RayHttp:

@@ -87,8 +87,11 @@ class RayJobsBackend:
         try:
             self._http.post("/api/jobs/", _submission(request, self._driver))
         except RayError as error:
-            if "already exists" not in str(error):  # under this id: submitted before, which is what was asked for
-                raise BackendUnavailable(f"Ray did not take run {request.run_id}: {error}") from error
+            if "already exists" in str(error):
+                return  # under this id: submitted before, which is what was asked for
+            if error.is_refusal:
+                raise  # to send it again changes nothing: the dispatcher gives up after some tries
+            raise BackendUnavailable(f"Ray did not take run {request.run_id}: {error}") from error
 
     def status(self, run_id: RunId) -> RunStatus:
         try:

@@ -74,17 +74,19 @@ class Dispatcher:
         try:
             step()
         except BackendUnavailable as error:
-            self._note_backend(away=str(error))
+            self._note_backend_away(str(error))
         except Exception as error:  # noqa: BLE001  # logged with its traceback
             self._note_failure(job_id, name, error)
         else:
             self._backoff.note_success(name)
-            self._note_backend(away=None)
+            if job_id:  # the queue's own step may have had nothing to ask the backend
+                self._is_backend_away = False
 
-    def _note_backend(self, *, away: str | None) -> None:
-        if away and not self._is_backend_away:
-            log.warning("backend_unavailable", reason=away)
-        self._is_backend_away = away is not None
+    def _note_backend_away(self, reason: str) -> None:
+        """Logged once, not at every tick until it is back."""
+        if not self._is_backend_away:
+            log.warning("backend_unavailable", reason=reason)
+        self._is_backend_away = True
 
     def _note_failure(self, job_id: JobId | None, name: str, error: Exception) -> None:
         failures = self._backoff.note_failure(name, now=self._context.clock())

@@ -17,7 +17,6 @@ from service.api.app import create_app
 from service.backends.local_ray import LocalRayFailed
 from service.clock import utc_now
 from service.db.engine import Database
-from service.db.migrate import upgrade
 from service.dispatcher.context import DispatchContext
 from service.dispatcher.loop import Dispatcher
 from service.dispatcher.validations import Validations
@@ -30,9 +29,9 @@ from service.serve.bootstrap import ensure_first_key
 from service.serve.data_folder import hold_data_folder
 from service.serve.listening import listen, url_of
 from service.serve.start_errors import StartError
+from service.serve.stores import open_database, open_service_store
 from service.settings import Settings
 from service.storage.object_store import ObjectStore
-from service.storage.open_store import open_store
 
 OPEN_REQUESTS_GRACE_S = 3
 """How long a download may hold up the end."""
@@ -54,8 +53,8 @@ def _serve(settings: Settings) -> None:
         stack.enter_context(hold_data_folder(data_dir))
         listener = stack.enter_context(listen(settings.host, settings.port))
         registry = load_registry(data_dir, settings.models_file)
-        database = stack.enter_context(_open_database(settings.resolved_database_url))
-        store = open_store(settings.resolved_storage_url)
+        database = stack.enter_context(open_database(settings.resolved_database_url))
+        store = open_service_store(settings.resolved_storage_url)
         stack.callback(_ignore_signals)  # what follows is closed first, and undisturbed
         backend = stack.enter_context(open_backend(settings, data_dir, on_failure=failure.note))
         stack.callback(_ignore_signals)
@@ -102,16 +101,6 @@ class _Failure:
     def raise_if_noted(self) -> None:
         if self._error is not None:
             raise StartError(str(self._error)) from self._error
-
-
-@contextmanager
-def _open_database(url: str) -> Iterator[Database]:
-    database = Database(url)
-    try:
-        upgrade(database.engine)
-        yield database
-    finally:
-        database.close()
 
 
 @contextmanager

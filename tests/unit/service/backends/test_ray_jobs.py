@@ -9,7 +9,7 @@ import pytest
 
 from schemas.ids import RunId
 from service.backends.backend import BackendUnavailable, Capacity, RunRequest, RunState
-from service.backends.ray_http import RayHttp
+from service.backends.ray_http import RayError, RayHttp
 from service.backends.ray_jobs import DriverCommand, RayJobsBackend
 
 RUN = RunId("ftjob-1-1")
@@ -104,6 +104,9 @@ def test_already_exists_means_submitted(head: Head, backend: RayJobsBackend) -> 
     backend.submit(RunRequest(RUN, "/runs/1", workers=1, gpus_per_worker=0))
     head.answer = (500, "no space left")
     with pytest.raises(BackendUnavailable, match="no space left"):
+        backend.submit(RunRequest(RUN, "/runs/1", workers=1, gpus_per_worker=0))
+    head.answer = (400, "bad runtime_env")
+    with pytest.raises(RayError, match="bad runtime_env"):
         backend.submit(RunRequest(RUN, "/runs/1", workers=1, gpus_per_worker=0))
 
 
