@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 import psutil
 from openai import OpenAI
@@ -64,11 +64,14 @@ def serving(data_dir: Path, models_file: Path, *options: str) -> Iterator[Serve]
         serve.stop()
 
 
-def create_job(client: OpenAI, *, epochs: int = 1, workers: int = 1) -> FineTuningJob:
+def create_job(
+    client: OpenAI, *, model: str = "tiny", epochs: int = 1, workers: int = 1, validation_file: str | None = None
+) -> FineTuningJob:
     file = client.files.create(file=("pairs.jsonl", PAIRS), purpose="fine-tune")
     return client.fine_tuning.jobs.create(
-        model="tiny",
+        model=model,
         training_file=file.id,
+        validation_file=validation_file,
         method={"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": epochs, "batch_size": 4, "beta": 0.1}}},
         extra_body={"resources": {"workers": workers}},
     )
@@ -89,9 +92,13 @@ def is_over(client: OpenAI, job: FineTuningJob) -> bool:
 
 
 def steps_of(client: OpenAI, job: FineTuningJob) -> list[int]:
+    return [metrics["step"] for metrics in metrics_of(client, job)]
+
+
+def metrics_of(client: OpenAI, job: FineTuningJob) -> list[dict[str, Any]]:
     """Oldest first."""
     events = client.fine_tuning.jobs.list_events(job.id, limit=100)
-    return [event.data["step"] for event in reversed(list(events)) if event.data]  # type: ignore[index]
+    return [cast(dict[str, Any], event.data) for event in reversed(list(events)) if event.data]
 
 
 def messages_of(client: OpenAI, job: FineTuningJob) -> list[str]:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.integration.serving import (
+    PAIRS,
     Serve,
     create_job,
     is_over,
     messages_of,
+    metrics_of,
     processes_of,
     serving,
     steps_of,
@@ -44,6 +46,23 @@ def test_a_service_that_ends_in_the_middle_goes_on_at_its_next_start(
         assert steps_of(client, job) == list(range(1, 4 * EPOCHS + 1))
         assert len(set(messages_of(client, job))) == len(messages_of(client, job))
         assert not any("was lost" in message for message in messages_of(client, job))
+
+
+def test_a_tuned_model_is_tuned_further_and_a_validation_file_is_evaluated(tmp_path: Path, models_file: Path) -> None:
+    with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
+        client = serve.client()
+        first = wait_for_end(client, create_job(client))
+        assert first.status == "succeeded", first.error
+        held_out = client.files.create(file=("held-out.jsonl", PAIRS), purpose="fine-tune")
+        assert first.fine_tuned_model is not None
+        job = create_job(client, model=first.fine_tuned_model, validation_file=held_out.id)
+        second = wait_for_end(client, job)
+        assert second.status == "succeeded", second.error
+        assert "valid_kl" in metrics_of(client, second)[-1]
+        [checkpoint] = client.fine_tuning.jobs.checkpoints.list(second.id).data
+        assert checkpoint.metrics.valid_loss is not None
+        # the reference is the model it starts from, so training starts at margin 0 again
+        assert metrics_of(client, second)[0]["rewards_margin"] == 0.0
 
 
 def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path, models_file: Path) -> None:
