@@ -50,6 +50,8 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, device: torch.
     opening = [_started(spec, policy, plan, len(data.validation)), *data.warnings]
     if chosen.why_padded is not None:
         opening.append(message("padded", f"Training on padded rows, which is slower: {chosen.why_padded}"))
+    if initial is not None and not initial.has_shape_of(spec.lora):
+        opening.append(warning("lora", f"The initial adapter keeps its own shape, {initial.shape}; the job's differs"))
     if max_length < spec.dpo.max_length:
         opening.append(warning("max_length", f"max_length is {max_length}, all that the model has positions for"))
     return Prepared(

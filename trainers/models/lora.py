@@ -37,6 +37,14 @@ class InitialAdapter:
     config: LoraConfig
     weights: dict[str, Tensor]
 
+    @property
+    def shape(self) -> str:
+        return f"r {self.config.r}, alpha {self.config.lora_alpha}, rsLoRA {'on' if self.config.use_rslora else 'off'}"
+
+    def has_shape_of(self, lora: LoraParameters) -> bool:
+        ours = (self.config.r, self.config.lora_alpha, self.config.use_rslora)
+        return ours == (lora.r, lora.alpha, lora.use_rslora)
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:

@@ -194,6 +194,16 @@ def test_against_the_base_an_ft_model_starts_with_a_margin(tmp_path: Path, tiny_
     assert events[1].step_metrics.rewards_margin > 0.05
 
 
+def test_an_initial_adapters_shape_goes_before_the_jobs_and_that_is_told(tmp_path: Path, tiny_model: Path) -> None:
+    make_run(tmp_path / "first", tiny_model)
+    run(str(tmp_path / "first"))
+    lora = LORA.model_copy(update={"r": 16})
+    make_run(tmp_path / "second", tiny_model, initial_adapter=adapter_of(tmp_path / "first"), lora=lora)
+    run(str(tmp_path / "second"))
+    warnings = [event.message for event in read_events(tmp_path / "second") if event.level == "warn"]
+    assert warnings == ["The initial adapter keeps its own shape, r 4, alpha 8, rsLoRA off; the job's differs"]
+
+
 def failure(folder: Path) -> tuple[str, str | None, str]:
     outcome = run(str(folder))
     assert outcome is not None

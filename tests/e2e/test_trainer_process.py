@@ -1,0 +1,64 @@
+"""`python -m trainers` as a process: asked to stop, or killed, it loses nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from schemas.run_layout import OUTCOME
+from schemas.run_record import Outcome
+from tests.tiny_runs import DPO, losses, make_run, read_events, save_tiny_model
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+LONG = DPO.model_copy(update={"n_epochs": 40, "learning_rate": 1e-4})
+"""120 steps, some seconds."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainers", str(folder)],
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def wait_for_checkpoint(folder: Path, process: subprocess.Popen[bytes]) -> None:
+    while not list(folder.glob("checkpoints/*/manifest.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("sent", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)], ids=["SIGTERM", "SIGKILL"]
+)
+def test_a_run_that_was_ended_goes_on_to_the_unbroken_ones_losses(
+    tmp_path: Path, model: Path, sent: signal.Signals, exit_code: int
+) -> None:
+    broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"
+    make_run(broken, model, dpo=LONG, checkpoint_every_steps=10)
+    make_run(unbroken, model, dpo=LONG)
+    process = start(broken)
+    wait_for_checkpoint(broken, process)
+    process.send_signal(sent)
+    assert process.wait(timeout=60) == exit_code
+    assert not (broken / OUTCOME).exists()
+    assert start(broken).wait(timeout=120) == 0
+    assert start(unbroken).wait(timeout=120) == 0
+    assert Outcome.model_validate_json((broken / OUTCOME).read_bytes()).steps == 120
+    assert losses(broken) == losses(unbroken)
+    assert any(event.key.startswith("resumed:") for event in read_events(broken))
+
+
+def test_a_folder_without_a_spec_is_no_success(tmp_path: Path) -> None:
+    assert start(tmp_path).wait(timeout=60) == 1
