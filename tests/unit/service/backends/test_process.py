@@ -55,8 +55,8 @@ def test_an_adopted_run_tells_its_exit_code(backend: ProcessBackend, tmp_path: P
 
 
 def test_a_run_whose_shell_was_killed_too_is_ended_without_a_code(backend: ProcessBackend, tmp_path: Path) -> None:
-    backend.submit(script("trap '' TERM; while :; do sleep 0.05; done"))
-    wait_until((tmp_path / RUN / "pid").exists)
+    backend.submit(script(f"trap '' TERM; touch {tmp_path}/up; while :; do sleep 0.05; done"))
+    wait_until((tmp_path / "up").exists)
     wait_until(lambda: backend.stop(RUN) or backend.status(RUN).state is RunState.ENDED)
     assert backend.status(RUN).detail == "killed, no exit code is known"
 

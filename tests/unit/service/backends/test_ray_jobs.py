@@ -120,7 +120,9 @@ def test_a_submission_books_what_the_driver_itself_uses(
     sent = json.loads(head.bodies[-1])
     assert sent["submission_id"] == RUN
     assert sent["entrypoint"] == "'/opt/my python' -m trainers.ray_train ftjob-1-1"
-    assert sent["runtime_env"] == {"env_vars": {"DPO_RUN_FOLDER_URI": "/runs/a b", "PYTHONPATH": "/srv/dpo"}}
+    assert sent["runtime_env"] == {
+        "env_vars": {"DPO_RUN_FOLDER_URI": "/runs/a b", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": "/srv/dpo"}
+    }
     assert (sent["entrypoint_num_cpus"], sent["entrypoint_num_gpus"]) == booked
     assert head.tokens[-1] == "Bearer secret"
 
