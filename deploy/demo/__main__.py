@@ -75,7 +75,11 @@ def _tune(console: Console, url: str, key: str) -> Path:
     client = OpenAI(base_url=url, api_key=key)
     job = start_job(client, DATA / "train.jsonl", DATA / "valid.jsonl", model=MODEL)
     console.print(f"Job {job.id}: tuning {MODEL} on {DATA / 'train.jsonl'}")
-    job = watch_job(client, job, console=console)
+    try:
+        job = watch_job(client, job, console=console)
+    except KeyboardInterrupt:
+        client.fine_tuning.jobs.cancel(job.id)  # or it would go on at the service's next start
+        raise
     console.print(f"{job.fine_tuned_model}: trained on {job.trained_tokens:,} tokens")
     return download_adapter(client, job, into=FOLDER / "adapters")
 

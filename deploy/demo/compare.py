@@ -1,6 +1,7 @@
 """Load the adapter with plain PEFT and compare the model before and after, on answers and on held-out pairs."""
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -8,6 +9,7 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 MAX_NEW_TOKENS = 48
 
@@ -39,6 +41,8 @@ class Comparison:
 
 
 def compare(base_folder: Path, adapter_folder: Path, validation: Path, *, prompts: list[str]) -> Comparison:
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)  # PEFT and transformers among themselves
     tokenizer = AutoTokenizer.from_pretrained(adapter_folder)
     base = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, str(adapter_folder)).eval()
