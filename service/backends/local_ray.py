@@ -51,7 +51,7 @@ class LocalRayFailed(RuntimeError):
 
 
 class LocalRay:
-    def __init__(self, work_dir: Path, *, ray_command: tuple[str, ...] = (sys.executable, "-m", "ray.scripts.scripts")):
+    def __init__(self, work_dir: Path, *, ray_command: tuple[str, ...] | None = None):
         self._work_dir = work_dir
         self._ray_command = ray_command
         self._token = secrets.token_hex(32)
@@ -65,8 +65,10 @@ class LocalRay:
         end_leftovers(self._work_dir)
         ports = dict(zip(PORT_OPTIONS, _free_ports(len(PORT_OPTIONS)), strict=True))
         self._address = f"http://127.0.0.1:{ports['dashboard-port']}"
-        self._guardian = self._spawn(Path(tempfile.mkdtemp(prefix="dpo-ray-", dir=SOCKETS_ROOT)), ports)
-        jobs = RayJobsBackend(self.http, DriverCommand(sys.executable, import_path()))
+        folder = Path(tempfile.mkdtemp(prefix="dpo-ray-", dir=SOCKETS_ROOT))
+        python = python_for_ray(folder)
+        self._guardian = self._spawn(folder, python, ports)
+        jobs = RayJobsBackend(self.http, DriverCommand(python, import_path()))
         self._wait_until_up(jobs, timeout_s=timeout_s)
         return jobs
 
@@ -91,9 +93,10 @@ class LocalRay:
             guardian.wait()
         end_leftovers(self._work_dir)
 
-    def _spawn(self, folder: Path, ports: dict[str, int]) -> "subprocess.Popen[bytes]":
+    def _spawn(self, folder: Path, python: str, ports: dict[str, int]) -> "subprocess.Popen[bytes]":
         (self._work_dir / "folder").write_text(str(folder))
-        command = [*self._ray_command, "start", *_start_options(folder, ports)]
+        ray = self._ray_command or (python, "-m", "ray.scripts.scripts")
+        command = [*ray, "start", *_start_options(folder, ports)]
         with self._log_path.open("wb") as log:
             return subprocess.Popen(  # noqa: S603  # our own interpreter
                 [sys.executable, ray_guardian.__file__, str(folder), *command],
@@ -130,6 +133,15 @@ class LocalRay:
     @property
     def _log_path(self) -> Path:
         return self._work_dir / "ray.log"
+
+
+def python_for_ray(folder: Path) -> str:
+    """Return this interpreter by a path that Ray can use: it splits its workers' command lines at spaces."""
+    if " " not in sys.executable:
+        return sys.executable
+    link = folder / "python"
+    link.symlink_to(sys.prefix, target_is_directory=True)
+    return str(link / Path(sys.executable).relative_to(sys.prefix))
 
 
 def end_leftovers(work_dir: Path) -> None:
