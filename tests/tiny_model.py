@@ -1,4 +1,4 @@
-"""A tiny random Llama with a byte tokenizer and a ChatML template, as a folder in Hugging Face's layout.
+"""A tiny random Llama with a tokenizer of its own and a ChatML template, as a folder in Hugging Face's layout.
 
 `python -m tests.tiny_model FOLDER` makes it from a process without torch.
 """
@@ -7,58 +7,61 @@ import sys
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-MAX_LENGTH = 512
-
-
-def make_tiny_model(folder: Path, *, seed: int = 0) -> Path:
-    """Write model and tokenizer into `folder`, about 200 kB; the same seed gives the same weights."""
-    tokenizer = tiny_tokenizer()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(_config(len(tokenizer)))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+WORDS = ("river", "stone", "lamp", "quiet", "green", "seven", "walks", "the", "old", "bread", "sings", "north")
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Every byte is a token, so no text is unknown."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate((*SPECIAL_TOKENS, *alphabet))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    """A byte-level BPE that has learned a few merges, so that tokens can merge across a boundary."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=MAX_LENGTH
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
-    fast.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
+    tokenizer.train_from_iterator([" ".join(WORDS)] * 3 + ["user assistant system"], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHATML,
+    )
 
 
-def _config(vocabulary_size: int) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=vocabulary_size,
+def tiny_llama(vocabulary: int = 320) -> LlamaForCausalLM:
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=MAX_LENGTH,
-        bos_token_id=None,
-        eos_token_id=2,
+        max_position_embeddings=512,
+        initializer_range=0.2,
         pad_token_id=0,
-        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
     )
+    return LlamaForCausalLM(config).eval()
+
+
+def save_tiny_model(folder: Path) -> Path:
+    tokenizer = tiny_tokenizer()
+    tiny_llama(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 if __name__ == "__main__":
-    make_tiny_model(Path(sys.argv[1]))
+    save_tiny_model(Path(sys.argv[1]))

@@ -1,23 +1,15 @@
-"""Tiny models, tokenizers and run folders: real parts, small enough to train in a second."""
+"""Preference rows and run folders that train a tiny model in a second, and what such a run left."""
 
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
 from schemas.run_layout import EVENTS, SPEC
 from schemas.run_record import RunEvent
 from schemas.run_spec import DpoParameters, LoraParameters, ModelSource, PreferenceFile, RunSpec
+from tests.tiny_model import WORDS
 
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-WORDS = ("river", "stone", "lamp", "quiet", "green", "seven", "walks", "the", "old", "bread", "sings", "north")
 DPO = DpoParameters(
     beta=0.1,
     loss_type="sigmoid",
@@ -32,52 +24,6 @@ DPO = DpoParameters(
     max_grad_norm=1.0,
 )
 LORA = LoraParameters(r=4, alpha=8, dropout=0.0, target_modules="all-linear", use_rslora=False)
-
-
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE that has learned a few merges, so that tokens can merge across a boundary."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([" ".join(WORDS)] * 3 + ["user assistant system"], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=CHATML,
-    )
-
-
-def tiny_llama(vocabulary: int = 320) -> LlamaForCausalLM:
-    torch.manual_seed(7)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.2,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    return LlamaForCausalLM(config).eval()
-
-
-def save_tiny_model(folder: Path) -> Path:
-    tokenizer = tiny_tokenizer()
-    tiny_llama(len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def preference_rows(count: int, *, first: int = 0) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ import pytest
 
 from schemas.run_layout import OUTCOME
 from schemas.run_record import Outcome
-from tests.tiny_runs import DPO, losses, make_run, read_events, save_tiny_model
+from tests.tiny_model import save_tiny_model
+from tests.tiny_runs import DPO, losses, make_run, read_events
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

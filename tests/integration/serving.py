@@ -105,16 +105,18 @@ def messages_of(client: OpenAI, job: FineTuningJob) -> list[str]:
     return [event.message for event in reversed(list(client.fine_tuning.jobs.list_events(job.id, limit=100)))]
 
 
-def processes_of(data_dir: Path) -> list[psutil.Process]:
-    """Whatever names the data folder in its command or its environment, zombies aside."""
-    return [process for process in psutil.process_iter() if _names(process, str(data_dir))]
+def processes_of(data_dir: Path, *, command: str = "") -> list[psutil.Process]:
+    """Whatever names the data folder in its command or its environment and `command` in its command, zombies aside."""
+    return [process for process in psutil.process_iter() if _names(process, str(data_dir), command)]
 
 
-def _names(process: psutil.Process, text: str) -> bool:
+def _names(process: psutil.Process, text: str, command: str) -> bool:
     try:
         if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return any(text in part for part in (*process.cmdline(), *process.environ().values()))
+        arguments = process.cmdline()
+        named = any(text in part for part in (*arguments, *process.environ().values()))
+        return named and command in " ".join(arguments)
     except psutil.Error:
         return False
 

@@ -4,7 +4,6 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.integration.serving import (
@@ -45,7 +44,7 @@ def test_a_killed_worker_costs_no_attempt_and_no_step(serve: Serve) -> None:
     client = serve.client()
     job = create_job(client, epochs=LONG, workers=2)
     wait_for_step(client, job, 6)
-    workers = [process for process in processes_of(serve.data_dir) if "RayTrainWorker" in " ".join(process.cmdline())]
+    workers = processes_of(serve.data_dir, command="RayTrainWorker")
     assert len(workers) == 2
     workers[-1].kill()
     ended = wait_for_end(client, job)
@@ -60,7 +59,7 @@ def test_a_cancelled_job_leaves_no_process(serve: Serve) -> None:
     job = create_job(client, epochs=50)
     wait_for_step(client, job, 2)
     assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
-    wait_until(lambda: not _drivers(serve, job.id))
+    wait_until(lambda: not processes_of(serve.data_dir, command=f"{job.id}-1"))
     assert messages_of(client, job)[-1] == "The job has been cancelled"
 
 
@@ -78,7 +77,3 @@ def test_a_service_killed_in_the_middle_goes_on_at_its_next_start(serve: Serve, 
         assert again.stop(signal.SIGINT) == 0
         assert "Traceback" not in again.output
         assert processes_of(serve.data_dir) == []
-
-
-def _drivers(serve: Serve, job_id: str) -> list[psutil.Process]:
-    return [process for process in processes_of(serve.data_dir) if f"{job_id}-1" in " ".join(process.cmdline())]

@@ -13,7 +13,8 @@ from trl import DPOConfig, DPOTrainer
 
 from schemas.run_layout import ADAPTER
 from schemas.run_record import StepMetrics
-from tests.tiny_runs import DPO, LORA, make_run, preference_rows, read_events, save_tiny_model, write_preferences
+from tests.tiny_model import save_tiny_model
+from tests.tiny_runs import DPO, LORA, make_run, preference_rows, read_events, write_preferences
 from trainers.data.chat_tokens import tokenize_rows
 from trainers.data.preference_dataset import read_rows
 from trainers.dpo import plan

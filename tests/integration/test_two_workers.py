@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from schemas.run_layout import ADAPTER, OUTCOME
 from schemas.run_record import Outcome
-from tests.tiny_runs import make_run, preference_rows, read_events, save_tiny_model, write_preferences
+from tests.tiny_model import save_tiny_model
+from tests.tiny_runs import make_run, preference_rows, read_events, write_preferences
 from trainers.entrypoint import run
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny_runs import save_tiny_model
+from tests.tiny_model import save_tiny_model
 
 torch.set_num_threads(1)
 

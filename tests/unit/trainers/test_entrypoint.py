@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemm
 from schemas.run_layout import ADAPTER, ADAPTER_ARCHIVE, CHECKPOINTS, EVENTS, METRICS_CSV, OUTCOME, SPEC
 from schemas.run_record import Outcome
 from schemas.run_spec import AdapterSource, RunSpec
-from tests.tiny_runs import DPO, LORA, losses, make_run, preference_rows, read_events, tiny_tokenizer, write_preferences
+from tests.tiny_model import tiny_tokenizer
+from tests.tiny_runs import DPO, LORA, losses, make_run, preference_rows, read_events, write_preferences
 from trainers.checkpoints import stored_file
 from trainers.dpo import optimizer_step, step
 from trainers.dpo.step import accumulate_gradients
@@ -52,7 +53,8 @@ def test_the_archive_loads_with_stock_peft_and_raises_the_margin(tmp_path: Path,
     make_run(folder, tiny_model)
     run(str(folder))
     with tarfile.open(folder / ADAPTER_ARCHIVE) as archive:
-        archive.extractall(tmp_path / "unpacked", filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # 3.11.0 to 3.11.3 have none
+        archive.extractall(tmp_path / "unpacked")
     unpacked = tmp_path / "unpacked"
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
     model = PeftModel.from_pretrained(base, unpacked)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.preference_rows import Message, PreferencePair
-from tests.tiny_runs import tiny_tokenizer
+from tests.tiny_model import tiny_tokenizer
 from trainers.data.chat_tokens import TokenizedPairs, split_at_boundary, tokenize_rows
 from trainers.data.preference_dataset import PreferenceRow
 from trainers.errors import InvalidTrainingFile, UnusableModel

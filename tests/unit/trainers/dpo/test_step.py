@@ -5,7 +5,8 @@ from itertools import chain
 import pytest
 import torch
 
-from tests.tiny_runs import DPO, LORA, tiny_llama
+from tests.tiny_model import tiny_llama
+from tests.tiny_runs import DPO, LORA
 from trainers.data.chat_tokens import PairTokens
 from trainers.distributed import Workers
 from trainers.dpo.batch import PaddedLayout

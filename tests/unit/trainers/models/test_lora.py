@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save
 from transformers import MambaConfig, MambaForCausalLM
 
-from tests.tiny_runs import LORA, tiny_llama
+from tests.tiny_model import tiny_llama
+from tests.tiny_runs import LORA
 from trainers.checkpoints import stored_file
 from trainers.errors import InvalidLoraTargets, UnusableAdapter
 from trainers.models.lora import InitialAdapter, Policy, add_lora, read_adapter
