@@ -1,6 +1,7 @@
 """What happened, for whoever polls the job: numbered chunks of JSONL, each written once and never touched again."""
 
 import time
+from collections.abc import Callable
 
 from schemas.run_layout import EVENTS, event_chunk
 from schemas.run_record import RunEvent
@@ -15,18 +16,19 @@ class EventLog:
     Chunk numbers go on where an earlier process left them in the same folder.
     """
 
-    def __init__(self, folder: RunFolder, *, is_writer: bool) -> None:
+    def __init__(self, folder: RunFolder, *, is_writer: bool, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
         self._is_writer = is_writer
+        self._monotonic = monotonic
         self._next_chunk = len(folder.names(EVENTS)) + 1 if is_writer else 1
         self._buffer: list[RunEvent] = []
-        self._flushed_at = self._told_at = time.monotonic()
+        self._flushed_at = self._told_at = self._monotonic()
 
     def tell(self, event: RunEvent) -> None:
         if not self._is_writer:
             return
         self._buffer.append(event)
-        now = time.monotonic()
+        now = self._monotonic()
         # The next event is as far away as the last one was: flush now when that would be too late.
         expected_next = now + (now - self._told_at)
         self._told_at = now
@@ -34,7 +36,7 @@ class EventLog:
             self.flush()
 
     def flush(self) -> None:
-        self._flushed_at = time.monotonic()
+        self._flushed_at = self._monotonic()
         if not self._buffer:
             return
         lines = "".join(f"{event.model_dump_json(exclude_none=True)}\n" for event in self._buffer)

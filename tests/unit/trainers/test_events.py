@@ -1,6 +1,5 @@
 """The event log: numbered chunks without a gap, written before a reader would miss them."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,8 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(time, "monotonic", clock)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 def chunks(folder: Path) -> list[str]:
@@ -30,7 +27,7 @@ def chunks(folder: Path) -> list[str]:
 
 
 def test_slow_steps_are_written_one_by_one(tmp_path: Path, clock: Clock) -> None:
-    events = EventLog(RunFolder(str(tmp_path)), is_writer=True)
+    events = EventLog(RunFolder(str(tmp_path)), is_writer=True, monotonic=clock)
     for step in range(3):
         clock.now += 2.0
         events.tell(message(f"step:{step}", ""))
@@ -38,7 +35,7 @@ def test_slow_steps_are_written_one_by_one(tmp_path: Path, clock: Clock) -> None
 
 
 def test_fast_steps_share_a_chunk_a_second(tmp_path: Path, clock: Clock) -> None:
-    events = EventLog(RunFolder(str(tmp_path)), is_writer=True)
+    events = EventLog(RunFolder(str(tmp_path)), is_writer=True, monotonic=clock)
     for step in range(100):
         clock.now += 0.03
         events.tell(message(f"step:{step}", ""))
