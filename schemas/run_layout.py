@@ -4,12 +4,14 @@ Keys are POSIX paths without a leading slash, relative to the store's root (a fo
 A run folder's own names are relative to the run folder, so that a trainer needs nothing but its URI.
 """
 
-from schemas.ids import FileId, JobId, RunId
+from schemas.ids import FileId, JobId, ProjectId, RunId
 
 SPEC = "spec.json"
 EVENTS = "events"
 CHECKPOINTS = "checkpoints"
 ADAPTER = "adapter"
+REFERENCE_AT_START = "reference.safetensors"
+"""The reference log-probabilities that the job began with, known ones or none: a later attempt begins with the same."""
 METRICS_CSV = "results/step_metrics.csv"
 ADAPTER_ARCHIVE = "results/adapter.tar.gz"
 OUTCOME = "outcome.json"
@@ -24,6 +26,11 @@ def file_key(file_id: FileId) -> str:
 
 def run_prefix(job_id: JobId, run_id: RunId) -> str:
     return f"runs/{job_id}/{run_id}"
+
+
+def reference_cache_prefix(project_id: ProjectId) -> str:
+    """Where a project's jobs share reference log-probabilities: another project's hits would tell it of our data."""
+    return f"references/{project_id}"
 
 
 def event_chunk(number: int) -> str:

@@ -80,6 +80,8 @@ class RunSpec(Record):
     """Also after the last step; unused without a validation file."""
     checkpoint_every_steps: Annotated[int, Field(ge=1)]
     """Also at the end of every epoch; those are kept, the others replace each other."""
+    reference_cache: str | None = None
+    """Folder of reference log-probabilities, shared between jobs; null: each job computes its own."""
     resume_from: tuple[str, ...]
     """Run folders of earlier attempts, newest first; the first whole checkpoint found there is resumed when the
     run's own folder has none."""

@@ -6,6 +6,7 @@ raised, leaves no outcome, and a later attempt goes on from the last checkpoint.
 
 import resource
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from trainers.dpo.prepare import prepare
 from trainers.dpo.train import TrainingLoop
 from trainers.errors import TrainerError
 from trainers.events import EventLog, message
+from trainers.models.weight_hashes import hashing_weights
 from trainers.run_folder import RunFolder, local_copy
 from trainers.stop_signal import StopSignal, listening_for_stop
 
@@ -71,22 +73,25 @@ def _train(
     folder: RunFolder, spec: RunSpec, workers: Workers, events: EventLog, stop: StopSignal, tally: Tally
 ) -> tuple[AdapterResult | None, StoredFile | None]:
     """Train and write results; worker 0 alone has some to return."""
-    with local_copy(folder.resolve(spec.model.uri)) as model_folder:
+    with ExitStack() as stack:
+        model_folder = stack.enter_context(local_copy(folder.resolve(spec.model.uri)))
+        base_weights = stack.enter_context(hashing_weights(model_folder)) if workers.writes else None
         prepared = prepare(folder, spec, model_folder, workers.device)
         for event in prepared.opening:
             events.tell(event)
         events.flush()
         loop = TrainingLoop(prepared, spec, folder, workers, events, stop)
         loop.resume()
+        loop.shared_reference.open(prepared, model_folder, base_weights, loop.progress)
         began = time.monotonic()
         try:
             loop.run()
         finally:
             tally.steps, tally.trained_tokens = loop.progress.step, loop.progress.trained_tokens
             tally.train_seconds = time.monotonic() - began
-        if not workers.writes:
+        if base_weights is None:
             return None, None
-        results = write_results(folder, spec, prepared, loop.progress, model_folder=model_folder)
+        results = write_results(folder, spec, prepared, loop.progress, base_weights=base_weights.hashed())
     events.tell(message("finished", f"Finished {tally.steps} steps; the adapter is ready"))
     return results
 

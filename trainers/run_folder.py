@@ -5,6 +5,7 @@ it is complete.
 """
 
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,8 +101,8 @@ def _s3() -> fs.FileSystem:
 
 def _write_whole(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The leading dot keeps a half-written file out of every listing by name.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # The leading dot keeps a half-written file out of every listing by name; containers may share a pid and a folder.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with temporary.open("wb") as stream:
             stream.write(content)

@@ -3,8 +3,8 @@
 from sqlalchemy.orm import Session
 
 from schemas.fine_tuning import CreateJobRequest
-from schemas.ids import JobId, RunId
-from schemas.run_layout import SPEC, run_prefix
+from schemas.ids import JobId, ProjectId, RunId
+from schemas.run_layout import SPEC, reference_cache_prefix, run_prefix
 from schemas.run_spec import AdapterSource, ModelSource, PreferenceFile, RunSpec
 from service.db.runs import RunRepository
 from service.db.tables import FileRow, JobRow, ModelRow, RunRow
@@ -42,6 +42,7 @@ def build_run_spec(session: Session, context: DispatchContext, job: JobRow, run:
         gpus_per_worker=needed.gpus_per_worker,
         evaluate_every_steps=numbers.evaluate_every_steps,
         checkpoint_every_steps=numbers.checkpoint_every_steps,
+        reference_cache=context.store.uri(reference_cache_prefix(ProjectId(job.project_id))),
         resume_from=_earlier_run_folders(session, context.store, job, run),
     )
 

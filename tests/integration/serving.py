@@ -65,13 +65,20 @@ def serving(data_dir: Path, models_file: Path, *options: str) -> Iterator[Serve]
 
 
 def create_job(
-    client: OpenAI, *, model: str = "tiny", epochs: int = 1, workers: int = 1, validation_file: str | None = None
+    client: OpenAI,
+    *,
+    model: str = "tiny",
+    epochs: int = 1,
+    workers: int = 1,
+    validation_file: str | None = None,
+    seed: int | None = None,
 ) -> FineTuningJob:
     file = client.files.create(file=("pairs.jsonl", PAIRS), purpose="fine-tune")
     return client.fine_tuning.jobs.create(
         model=model,
         training_file=file.id,
         validation_file=validation_file,
+        seed=seed,
         method={"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": epochs, "batch_size": 4, "beta": 0.1}}},
         extra_body={"resources": {"workers": workers}},
     )

@@ -65,6 +65,17 @@ def test_a_tuned_model_is_tuned_further_and_a_validation_file_is_evaluated(tmp_p
         assert metrics_of(client, second)[0]["rewards_margin"] == 0.0
 
 
+def test_a_second_job_on_the_same_data_takes_its_reference_from_the_cache(tmp_path: Path, models_file: Path) -> None:
+    with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
+        client = serve.client()
+        first, second = (wait_for_end(client, create_job(client, seed=5)) for _ in range(2))
+        assert (first.status, second.status) == ("succeeded", "succeeded")
+        assert "Reference log-probs: 16 pairs computed during the first epoch and cached" in messages_of(client, first)
+        assert "Reference log-probs: 16 pairs from the cache" in messages_of(client, second)
+        ours, theirs = ([metrics["train_loss"] for metrics in metrics_of(client, job)] for job in (first, second))
+        assert ours == theirs
+
+
 def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path, models_file: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from schemas.run_layout import ADAPTER, OUTCOME
 from schemas.run_record import Outcome
 from tests.tiny_model import save_tiny_model
-from tests.tiny_runs import make_run, preference_rows, read_events, write_preferences
+from tests.tiny_runs import losses, make_run, preference_rows, read_events, write_preferences
 from trainers.entrypoint import run
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +58,20 @@ def without_time(metrics: object) -> dict[str, float]:
     if metrics is None:
         return {}
     return {name: value for name, value in vars(metrics).items() if name != "step_seconds"}
+
+
+def test_two_workers_fill_the_reference_cache_and_take_from_it(tmp_path: Path, model: Path) -> None:
+    told = []
+    for name in ("first", "second"):
+        make_run(tmp_path / name, model, workers=2, reference_cache=str(tmp_path / "cache"))
+        ended = run_on_two(tmp_path / name)
+        assert ended.returncode == 0, ended.stderr
+        told.append([event.message for event in read_events(tmp_path / name) if "Reference" in event.message])
+    assert told == [
+        ["Reference log-probs: 10 pairs computed during the first epoch and cached"],
+        ["Reference log-probs: 10 pairs from the cache"],
+    ]
+    assert losses(tmp_path / "first") == losses(tmp_path / "second")
 
 
 def test_the_users_fault_ends_two_workers_with_one_outcome(tmp_path: Path, model: Path) -> None:

@@ -26,6 +26,13 @@ class ReferenceTable:
     def knows(self, indices: Sequence[int]) -> bool:
         return not bool(self.log_probs_D2[list(indices)].isnan().any())
 
+    @property
+    def is_whole(self) -> bool:
+        return not bool(self.log_probs_D2.isnan().any())
+
+    def forget(self) -> None:
+        self.log_probs_D2.fill_(torch.nan)
+
     def keep(self, indices: Sequence[int], log_probs_B2: Tensor) -> None:
         self.log_probs_D2[list(indices)] = log_probs_B2.float().cpu()
 

@@ -4,7 +4,7 @@ A step's numbers are written before the checkpoint that stands on them is commit
 """
 
 from schemas.run_layout import ADAPTER, checkpoint_prefix
-from schemas.run_record import CheckpointRecord, EvaluationMetrics, RunEvent
+from schemas.run_record import CheckpointRecord, EvaluationMetrics, RunEvent, StepMetrics
 from schemas.run_spec import RunSpec
 from trainers.checkpoints import newest_whole, prune, stored_file, write_checkpoint
 from trainers.distributed import Workers
@@ -13,7 +13,8 @@ from trainers.dpo.optimizer_step import OptimizerStep
 from trainers.dpo.prepare import Prepared
 from trainers.dpo.progress import HistoryEntry, Progress, checkpoint_files, restore
 from trainers.dpo.reference import ReferenceTable
-from trainers.errors import RunStopped
+from trainers.dpo.shared_reference import SharedReference
+from trainers.errors import ReferenceContractBroken, RunStopped
 from trainers.events import EventLog, message
 from trainers.metrics import evaluation_metrics
 from trainers.models.lora import ADAPTER_WEIGHTS
@@ -27,6 +28,7 @@ class TrainingLoop:
     def __init__(
         self, prepared: Prepared, spec: RunSpec, folder: RunFolder, workers: Workers, events: EventLog, stop: StopSignal
     ) -> None:
+        self.shared_reference = SharedReference(folder, spec, workers, events)
         self.progress = Progress(ReferenceTable(len(prepared.pairs)))
         self._prepared = prepared
         self._spec = spec
@@ -51,14 +53,24 @@ class TrainingLoop:
         """Make the steps that are left. Raises: NonFiniteLoss, ReferenceContractBroken, RunStopped."""
         plan = self._prepared.plan
         for step in range(self.progress.step + 1, plan.total_steps + 1):
-            metrics, stop_requested = self._optimizer_step.make(step, self.progress)
+            metrics, stop_requested = self._make_step(step)
             entry = HistoryEntry(step=metrics, evaluation=self._evaluate(step))
             self.progress.history.append(entry)
             self._events.tell(_step_event(entry))
+            self.shared_reference.keep(self.progress.reference)
             if stop_requested or plan.ends_epoch(step) or step % self._spec.checkpoint_every_steps == 0:
                 self._write_checkpoint(entry)
             if stop_requested and step < plan.total_steps:
                 raise RunStopped(f"stopped after step {step} of {plan.total_steps}")
+
+    def _make_step(self, step: int) -> tuple[StepMetrics, bool]:
+        """Make it; a first one that shows a cached reference to be wrong is made again with a computed one."""
+        try:
+            return self._optimizer_step.make(step, self.progress)
+        except ReferenceContractBroken:
+            if not self.shared_reference.distrust(self.progress.reference):
+                raise
+            return self._optimizer_step.make(step, self.progress)
 
     def _evaluate(self, step: int) -> EvaluationMetrics | None:
         pairs, total = self._prepared.validation, self._prepared.plan.total_steps

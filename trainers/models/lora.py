@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import Parameter
 from transformers import PreTrainedModel
@@ -30,6 +30,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 CARRIED_SETTINGS = ("r", "lora_alpha", "target_modules", "use_rslora")
 """What an initial adapter's config may tell us; it is a user's file, and PEFT has settings that name things to load."""
+APPLIED_SETTINGS = ("r", "lora_alpha", "use_rslora", "use_dora")
+"""What an adapter's weights do follows from these, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,16 @@ class Policy:
                 layer.eval()
 
     def adapter_weights(self) -> dict[str, Tensor]:
-        weights = get_peft_model_state_dict(self.model, adapter_name=LEARNING, save_embedding_layers=False)
-        return {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+        return _weights(self.model, adapter=LEARNING)
+
+    def reference_sha256(self) -> str | None:
+        """Of the frozen adapter's weights and of what scales them; None: the reference is the bare base."""
+        if self.reference_adapter is None:
+            return None
+        config = self.model.peft_config[self.reference_adapter].to_dict()
+        settings = json.dumps({name: config[name] for name in APPLIED_SETTINGS})
+        weights = save(_weights(self.model, adapter=self.reference_adapter))
+        return hashlib.sha256(settings.encode() + weights).hexdigest()
 
     def load_adapter_weights(self, weights: dict[str, Tensor]) -> None:
         _load_weights(self.model, weights, adapter=LEARNING)
@@ -166,6 +176,11 @@ def _resolve_targets(model: PreTrainedModel, lora: LoraParameters) -> str | list
         if not any(name == target or name.endswith(f".{target}") for name in linear):
             raise InvalidLoraTargets(f'the model has no linear layer named "{target}"; it has {", ".join(known)}')
     return list(lora.target_modules)
+
+
+def _weights(model: PeftModel, *, adapter: str) -> dict[str, Tensor]:
+    weights = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    return {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
 
 
 def _load_weights(model: PeftModel, weights: dict[str, Tensor], *, adapter: str) -> None:

@@ -14,7 +14,7 @@ from tests.unit.service.dispatcher.scripted_trainer import (
     write_file,
     write_outcome,
 )
-from tests.unit.service.dispatcher.world import open_world, pairs
+from tests.unit.service.dispatcher.world import PROJECT, open_world, pairs
 
 
 def test_a_job_ends_with_its_results_as_files_and_its_adapter_as_a_model(tmp_path: Path) -> None:
@@ -56,6 +56,7 @@ def test_the_spec_is_numbers_and_uris(tmp_path: Path) -> None:
         spec = RunSpec.model_validate_json(world.context.store.read(f"runs/{job_id}/{job_id}-1/{SPEC}"))
         assert (spec.seed, spec.workers, spec.model.uri, spec.dpo.learning_rate) == (7, 1, "/models/tiny", 1e-3)
         assert Path(spec.training_file.uri).read_bytes() == pairs(4)
+        assert spec.reference_cache == world.context.store.uri(f"references/{PROJECT}")
         assert spec.validation_file is not None
         assert spec.validation_file.file_id == validation
 
