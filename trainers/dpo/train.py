@@ -8,7 +8,7 @@ from schemas.run_record import CheckpointRecord, EvaluationMetrics, RunEvent, St
 from schemas.run_spec import RunSpec
 from trainers.checkpoints import newest_whole, prune, stored_file, write_checkpoint
 from trainers.distributed import Workers
-from trainers.dpo.evaluate import evaluate
+from trainers.dpo.evaluate import ReferenceStates, evaluate
 from trainers.dpo.optimizer_step import OptimizerStep
 from trainers.dpo.prepare import Prepared
 from trainers.dpo.progress import HistoryEntry, Progress, checkpoint_files, restore
@@ -36,6 +36,7 @@ class TrainingLoop:
         self._workers = workers
         self._events = events
         self._token_budget = TOKENS_A_PASS[workers.device.type]
+        self._reference_states = ReferenceStates()
         self._optimizer_step = OptimizerStep(prepared, spec, workers, stop, self._token_budget)
 
     def resume(self) -> None:
@@ -78,7 +79,9 @@ class TrainingLoop:
         if not pairs or not is_due:
             return None
         self._events.flush()
-        sums = evaluate(self._prepared.objective, pairs, self._workers, token_budget=self._token_budget)
+        sums = evaluate(
+            self._prepared.objective, pairs, self._workers, self._reference_states, token_budget=self._token_budget
+        )
         return evaluation_metrics(sums, step=step, total_steps=total)
 
     def _write_checkpoint(self, entry: HistoryEntry) -> None:

@@ -10,7 +10,7 @@ from tests.tiny_runs import DPO, LORA
 from trainers.data.chat_tokens import PairTokens
 from trainers.distributed import Workers
 from trainers.dpo.batch import PaddedLayout
-from trainers.dpo.evaluate import evaluate
+from trainers.dpo.evaluate import ReferenceStates, evaluate
 from trainers.dpo.packed_batch import PackedLayout
 from trainers.dpo.reference import ReferenceTable
 from trainers.dpo.scores import Layout
@@ -82,7 +82,7 @@ def test_the_gradient_is_that_of_the_mean_loss_over_the_steps_pairs(name: str, p
 def test_evaluation_sums_the_exact_divergence_over_both_sides(name: str) -> None:
     policy = moved_policy()
     objective = Objective(policy, layout(name, policy), DPO, CPU)
-    sums = evaluate(objective, PAIRS, ALONE, token_budget=12)
+    sums = evaluate(objective, PAIRS, ALONE, ReferenceStates(), token_budget=12)
     divergence, positions = 0.0, 0
     for pair, completion in chain.from_iterable([(pair, pair.chosen), (pair, pair.rejected)] for pair in PAIRS):
         tokens = torch.tensor([pair.prompt + completion])
@@ -102,8 +102,7 @@ def test_evaluation_sums_the_exact_divergence_over_both_sides(name: str) -> None
 
 def test_a_policy_that_has_not_moved_has_no_divergence_and_no_margin() -> None:
     policy = add_lora(tiny_llama(), LORA, initial=None, reference="initial", seed=0)
-    sums = evaluate(
-        Objective(policy, PackedLayout(policy, CPU, longest_row=24), DPO, CPU), PAIRS, ALONE, token_budget=100
-    )
+    objective = Objective(policy, PackedLayout(policy, CPU, longest_row=24), DPO, CPU)
+    sums = evaluate(objective, PAIRS, ALONE, ReferenceStates(), token_budget=100)
     assert sums.kl == 0
     assert sums.rewards_chosen == sums.rewards_rejected == 0
