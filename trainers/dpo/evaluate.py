@@ -22,7 +22,7 @@ from trainers.metrics import FIELDS, PairSums, as_vector, from_vector
 POSITIONS_AT_ONCE = 128
 """Positions whose logits over the whole vocabulary, of policy and reference, are held at a time."""
 KEPT_BYTES = 256 * 2**20
-"""Of the reference's hidden states on this worker's host: some 110,000 positions of a model of 576 float32 dimensions."""
+"""Of the reference's hidden states on this worker's host: 116,508 positions of a model of 576 float32 dimensions."""
 
 
 class ReferenceStates:
