@@ -9,7 +9,8 @@ from pydantic import Discriminator, Field, Tag
 
 from schemas.base import Request, Response
 
-JobStatus = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
+GuardAction = Literal["stop", "pause", "warn"]
 LossType = Literal["sigmoid", "ipo", "hinge"]
 LrScheduler = Literal["linear", "cosine", "constant"]
 Precision = Literal["fp32", "bf16"]
@@ -69,11 +70,27 @@ class EvaluationOptions(Request):
     """Optimizer steps between evaluations on the validation file; the last step is always evaluated."""
 
 
+class GuardOptions(Request):
+    """Limits looked at with each evaluation on the validation file; at least one is given."""
+
+    max_kl: Annotated[float, Field(gt=0)] | None = None
+    """Mean exact KL(policy || reference) a token, in nats (`valid_kl`)."""
+    min_chosen_logp_ratio: Annotated[float, Field(lt=0)] | None = None
+    """Mean of log policy(chosen) - log reference(chosen), in nats a completion."""
+    max_valid_loss_rise: Annotated[float, Field(ge=0)] | None = None
+    """How far validation loss may lie above the lowest one seen."""
+    patience: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Evaluations in a row beyond a limit before the guard fires."""
+    action: GuardAction = "stop"
+    """`stop`: end well, with the best adapter as the result. `pause`: wait for the user. `warn`: tell and go on."""
+
+
 class DpoOptions(Request):
     hyperparameters: DpoHyperparameters = DpoHyperparameters()
     lora: LoraOptions = LoraOptions()
     reference: ReferenceOptions = ReferenceOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
+    guards: GuardOptions | None = None
     precision: Precision | None = None
     """Null: the model's registered precision."""
 

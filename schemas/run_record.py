@@ -52,7 +52,7 @@ class EvaluationMetrics(Record):
 
 
 class CheckpointRecord(Record):
-    """A checkpoint that is kept and can be served: the end of an epoch."""
+    """A checkpoint that is kept and can be served: the end of an epoch, or the step whose adapter is the result."""
 
     step: int
     adapter: str
@@ -107,7 +107,8 @@ class AdapterResult(Record):
 class Outcome(Record):
     """`outcome.json`: how the run ended. A run without one did not end, whatever its process says."""
 
-    status: Literal["succeeded", "failed"]
+    status: Literal["succeeded", "failed", "paused"]
+    """`paused`: a guard asked the user; the newest checkpoint is where another attempt goes on."""
     error: RunError | None
     adapter: AdapterResult | None
     metrics_csv: StoredFile | None

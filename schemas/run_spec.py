@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.base import Record
-from schemas.fine_tuning import LossType, LrScheduler, Precision, ReferenceType
+from schemas.fine_tuning import GuardAction, LossType, LrScheduler, Precision, ReferenceType
 from schemas.preference_rows import RowFormat
 
 
@@ -57,6 +57,16 @@ class LoraParameters(Record):
     use_rslora: bool
 
 
+class GuardParameters(Record):
+    """Looked at with each evaluation; null: not watched. Units as in `GuardOptions`."""
+
+    max_kl: float | None
+    min_chosen_logp_ratio: float | None
+    max_valid_loss_rise: float | None
+    patience: int
+    action: GuardAction
+
+
 class RunSpec(Record):
     version: Literal[1] = 1
     run_id: str
@@ -78,6 +88,8 @@ class RunSpec(Record):
     """0: train on CPU."""
     evaluate_every_steps: Annotated[int, Field(ge=1)]
     """Also after the last step; unused without a validation file."""
+    guards: GuardParameters | None
+    """Null without a validation file."""
     checkpoint_every_steps: Annotated[int, Field(ge=1)]
     """Also at the end of every epoch; those are kept, the others replace each other."""
     reference_cache: str | None = None

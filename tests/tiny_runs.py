@@ -71,6 +71,7 @@ def make_run(folder: Path, model: Path, **changes: Any) -> RunSpec:
         workers=1,
         gpus_per_worker=0,
         evaluate_every_steps=100,
+        guards=None,
         checkpoint_every_steps=100,
         resume_from=(),
     ).model_copy(update=changes)

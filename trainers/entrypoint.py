@@ -8,19 +8,22 @@ import resource
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from schemas.run_layout import OUTCOME, SPEC
-from schemas.run_record import AdapterResult, Outcome, RunError, StoredFile
+from schemas.run_layout import ADAPTER, OUTCOME, SPEC
+from schemas.run_record import Outcome, RunError
 from schemas.run_spec import RunSpec
 from trainers.distributed import Workers, open_workers
-from trainers.dpo.finish import write_results
+from trainers.dpo.finish import choose_adapter, write_results
+from trainers.dpo.loop_events import checkpoint_event
 from trainers.dpo.prepare import prepare
 from trainers.dpo.train import TrainingLoop
 from trainers.errors import TrainerError
 from trainers.events import EventLog, message
 from trainers.models.weight_hashes import hashing_weights
+from trainers.results import Results
 from trainers.run_folder import RunFolder, local_copy
 from trainers.stop_signal import StopSignal, listening_for_stop
 
@@ -60,19 +63,16 @@ def _run_to_outcome(
 ) -> Outcome | None:
     tally = Tally()
     try:
-        adapter, metrics_csv = _train(folder, spec, workers, events, stop, tally)
+        return _train(folder, spec, workers, events, stop, tally)
     except TrainerError as error:
         told = RunError(code=error.code, message=error.message, param=error.param)
-        return _outcome(workers, tally, error=told) if workers.writes else None
-    if adapter is None:
-        return None
-    return _outcome(workers, tally, adapter=adapter, metrics_csv=metrics_csv)
+        return _outcome(workers, tally, "failed", error=told) if workers.writes else None
 
 
 def _train(
     folder: RunFolder, spec: RunSpec, workers: Workers, events: EventLog, stop: StopSignal, tally: Tally
-) -> tuple[AdapterResult | None, StoredFile | None]:
-    """Train and write results; worker 0 alone has some to return."""
+) -> Outcome | None:
+    """Train and write results; worker 0 alone has an outcome to return."""
     with ExitStack() as stack:
         model_folder = stack.enter_context(local_copy(folder.resolve(spec.model.uri)))
         base_weights = stack.enter_context(hashing_weights(model_folder)) if workers.writes else None
@@ -85,30 +85,36 @@ def _train(
         loop.shared_reference.open(prepared, model_folder, base_weights, loop.progress)
         began = time.monotonic()
         try:
-            loop.run()
+            verdict = loop.run()
         finally:
             tally.steps, tally.trained_tokens = loop.progress.step, loop.progress.trained_tokens
             tally.train_seconds = time.monotonic() - began
         if base_weights is None:
-            return None, None
-        results = write_results(folder, spec, prepared, loop.progress, base_weights=base_weights.hashed())
+            return None
+        if verdict is not None and verdict.action == "pause":
+            return _outcome(workers, tally, "paused")
+        chosen = choose_adapter(loop.progress, prepared.objective.policy, verdict)
+        hashes = base_weights.hashed()
+        results = write_results(folder, spec, prepared, loop.progress, chosen, base_weights=hashes)
+    if verdict is not None:
+        events.tell(checkpoint_event(chosen.entry, chosen.weights, adapter=ADAPTER, why="which is the result"))
     events.tell(message("finished", f"Finished {tally.steps} steps; the adapter is ready"))
-    return results
+    return _outcome(workers, tally, "succeeded", results=results)
 
 
 def _outcome(
     workers: Workers,
     tally: Tally,
+    status: Literal["succeeded", "failed", "paused"],
     *,
     error: RunError | None = None,
-    adapter: AdapterResult | None = None,
-    metrics_csv: StoredFile | None = None,
+    results: Results | None = None,
 ) -> Outcome:
     return Outcome(
-        status="succeeded" if error is None else "failed",
+        status=status,
         error=error,
-        adapter=adapter,
-        metrics_csv=metrics_csv,
+        adapter=None if results is None else results.adapter,
+        metrics_csv=None if results is None else results.metrics_csv,
         steps=tally.steps,
         trained_tokens=tally.trained_tokens,
         train_seconds=tally.train_seconds,

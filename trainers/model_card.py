@@ -36,6 +36,9 @@ class Passport(Record):
     workers: int
     steps: int
     trained_tokens: int
+    """Of the whole run."""
+    delivered_step: int
+    delivered_because: str
     adapter: StoredFile
     libraries: dict[str, str]
 
@@ -49,7 +52,16 @@ class Lineage:
     adapter: StoredFile
 
 
-def passport(spec: RunSpec, lineage: Lineage, last: StepMetrics) -> Passport:
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The step whose adapter this is."""
+
+    step: StepMetrics
+    evaluation: EvaluationMetrics | None
+    why: str
+
+
+def passport(spec: RunSpec, lineage: Lineage, delivered: Delivered, last: StepMetrics) -> Passport:
     return Passport(
         fine_tuned_model=spec.fine_tuned_model,
         job_id=spec.job_id,
@@ -68,12 +80,14 @@ def passport(spec: RunSpec, lineage: Lineage, last: StepMetrics) -> Passport:
         workers=spec.workers,
         steps=last.step,
         trained_tokens=last.trained_tokens,
+        delivered_step=delivered.step.step,
+        delivered_because=delivered.why,
         adapter=lineage.adapter,
         libraries={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
     )
 
 
-def model_card(spec: RunSpec, last: StepMetrics, evaluation: EvaluationMetrics | None) -> str:
+def model_card(spec: RunSpec, delivered: Delivered, last: StepMetrics) -> str:
     dpo, lora = spec.dpo, spec.lora
     return CARD.format(
         base=spec.model.id,
@@ -88,17 +102,19 @@ def model_card(spec: RunSpec, last: StepMetrics, evaluation: EvaluationMetrics |
         r=lora.r,
         alpha=lora.alpha,
         reference=spec.reference,
-        rows="\n".join(f"| {name} | {value:.4f} |" for name, value in _numbers(last, evaluation).items()),
+        rows="\n".join(f"| {name} | {value:.4f} |" for name, value in _numbers(delivered).items()),
+        delivered=f"{delivered.step.step}: {delivered.why}",
         steps=last.step,
         tokens=last.trained_tokens,
     )
 
 
-def _numbers(last: StepMetrics, evaluation: EvaluationMetrics | None) -> dict[str, float]:
+def _numbers(delivered: Delivered) -> dict[str, float]:
+    step, evaluation = delivered.step, delivered.evaluation
     numbers = {
-        "training loss, last step": last.train_loss,
-        "training reward margin, last step": last.rewards_margin,
-        "training reward accuracy, last step": last.rewards_accuracy,
+        f"training loss, step {step.step}": step.train_loss,
+        f"training reward margin, step {step.step}": step.rewards_margin,
+        f"training reward accuracy, step {step.step}": step.rewards_accuracy,
     }
     if evaluation is None:
         return numbers
@@ -140,6 +156,7 @@ hashes.
 | epochs, pairs a step | {epochs}, {batch} |
 | longest sequence | {length} tokens |
 | steps, tokens | {steps}, {tokens} |
+| adapter of step | {delivered} |
 
 | result | value |
 | --- | --- |

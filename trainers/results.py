@@ -5,6 +5,7 @@ import gzip
 import io
 import tarfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +18,12 @@ from trainers.run_folder import RunFolder
 
 STEP_COLUMNS = tuple(StepMetrics.model_fields)
 EVALUATION_COLUMNS = tuple(name for name in EvaluationMetrics.model_fields if name.startswith("valid_"))
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    adapter: AdapterResult
+    metrics_csv: StoredFile
 
 
 def write_metrics_csv(folder: RunFolder, rows: Sequence[tuple[StepMetrics, EvaluationMetrics | None]]) -> StoredFile:

@@ -48,7 +48,7 @@ def watch_job(client: OpenAI, job: FineTuningJob, *, console: Console) -> FineTu
     told: set[str] = set()
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task(job.status, total=None, numbers="")
-        while job.status in ("validating_files", "queued", "running"):
+        while job.status in ("validating_files", "queued", "running", "paused"):
             time.sleep(POLL_S)
             job = client.fine_tuning.jobs.retrieve(job.id)
             progress.update(bar, description=job.status)

@@ -45,6 +45,18 @@ def cancel_job(job_id: str, project: Project, app: App) -> FineTuningJob:
     return control.cancel_job(project, job_id, database=app.database, clock=app.clock)
 
 
+@router.post("/{job_id}/pause")
+def pause_job(job_id: str, project: Project, app: App) -> FineTuningJob:
+    """Hold a job; a running one stops at its next step and keeps a checkpoint. Its status says so at once."""
+    return control.pause_job(project, job_id, database=app.database, clock=app.clock)
+
+
+@router.post("/{job_id}/resume")
+def resume_job(job_id: str, project: Project, app: App) -> FineTuningJob:
+    """Put a paused job back into the queue; it goes on from its newest checkpoint."""
+    return control.resume_job(project, job_id, database=app.database, clock=app.clock)
+
+
 @router.get("/{job_id}/events")
 def list_events(job_id: str, project: Project, app: App, page: EventsPage) -> Page[JobEvent]:
     """List what happened, newest first; metrics events carry every number of a step."""

@@ -6,6 +6,9 @@ from typing import Protocol
 
 from schemas.ids import RunId
 
+STOP_GRACE_S = 60.0
+"""How long a run that was asked to stop may take to its next step, and to the checkpoint it leaves there."""
+
 
 class BackendUnavailable(RuntimeError):
     """The backend did not answer; try again later, nothing is known about the run."""
@@ -50,7 +53,10 @@ class Backend(Protocol):
         """Raises: BackendUnavailable."""
 
     def stop(self, run_id: RunId) -> None:
-        """Ask the run to end; unknown or ended is fine. Raises: BackendUnavailable."""
+        """Ask the run to end at its next step; unknown or ended is fine. Raises: BackendUnavailable.
+
+        Asked again and again; after `STOP_GRACE_S` its processes are killed.
+        """
 
     def log_tail(self, run_id: RunId) -> str:
         """The last lines the run printed, for a failure's message; empty when there are none."""

@@ -16,13 +16,14 @@ from pathlib import Path
 import psutil
 
 from schemas.ids import RunId
-from service.backends.backend import Capacity, RunRequest, RunState, RunStatus
+from service.backends.backend import STOP_GRACE_S, Capacity, RunRequest, RunState, RunStatus
 from service.backends.run_lock import hold_lock, is_locked
 from service.backends.trainer_command import THREAD_SETTINGS, import_path, local_command
 
 # The trap keeps the shell alive through a SIGTERM to the whole group, to tell how the trainer took it.
 SHELL = 'trap : TERM; echo $$ > "$0/pid"; "$@"; echo $? > "$0/exit_code.tmp"; mv "$0/exit_code.tmp" "$0/exit_code"'
-STOP_GRACE_S = 10.0
+CLOSE_GRACE_S = 10.0
+"""How long a run may go on when the service ends."""
 CLOSE_POLL_S = 0.05
 LOG_TAIL_BYTES = 16_384
 LOG_TAIL_LINES = 20
@@ -70,6 +71,9 @@ class ProcessBackend:
 
     def stop(self, run_id: RunId) -> None:
         """SIGTERM at the first call, SIGKILL by a later one once the grace is over."""
+        self._stop(run_id, grace_s=self._stop_grace_s)
+
+    def _stop(self, run_id: RunId, *, grace_s: float) -> None:
         if self.status(run_id).state is not RunState.RUNNING:
             return
         group = _read_number(self._work_dir / run_id / "pid")
@@ -79,7 +83,7 @@ class ProcessBackend:
         if asked_at is None:
             self._stop_asked_at[run_id] = time.monotonic()
             _signal_group(group, signal.SIGTERM)
-        elif time.monotonic() - asked_at > self._stop_grace_s:
+        elif time.monotonic() - asked_at > grace_s:
             _kill_tree(group)
 
     def log_tail(self, run_id: RunId) -> str:
@@ -99,7 +103,7 @@ class ProcessBackend:
         running = [RunId(folder.name) for folder in self._work_dir.glob("*/")]
         while running := [run_id for run_id in running if self.status(run_id).state is RunState.RUNNING]:
             for run_id in running:
-                self.stop(run_id)
+                self._stop(run_id, grace_s=min(CLOSE_GRACE_S, self._stop_grace_s))
             time.sleep(CLOSE_POLL_S)
 
     def _reap(self, run_id: RunId) -> None:

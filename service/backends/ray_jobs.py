@@ -12,12 +12,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.ids import RunId
-from service.backends.backend import BackendUnavailable, Capacity, RunRequest, RunState, RunStatus
+from service.backends.backend import STOP_GRACE_S, BackendUnavailable, Capacity, RunRequest, RunState, RunStatus
 from service.backends.ray_http import RayError, RayHttp
 from service.backends.trainer_command import RAY_DRIVER_MODULE, THREAD_SETTINGS
 
 LOG_TAIL_LINES = 20
 MESSAGE_CHARS = 500
+STOP_SETTINGS = {"RAY_JOB_STOP_WAIT_TIME_S": f"{STOP_GRACE_S:.0f}"}
+"""Ray itself kills what does not end; by its default after 3 s, which is shorter than many a step."""
 
 STATES = {
     "PENDING": RunState.PENDING,
@@ -132,7 +134,7 @@ class RayJobsBackend:
 def _submission(request: RunRequest, driver: DriverCommand) -> bytes:
     """One worker runs in the driver itself, which then holds the GPU; a group's workers hold their own."""
     is_alone = request.workers == 1
-    env_vars = {"DPO_RUN_FOLDER_URI": request.run_folder_uri} | THREAD_SETTINGS
+    env_vars = {"DPO_RUN_FOLDER_URI": request.run_folder_uri, **STOP_SETTINGS, **THREAD_SETTINGS}
     if driver.import_path is not None:
         env_vars["PYTHONPATH"] = driver.import_path
     body: dict[str, object] = {

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from schemas.fine_tuning import JobStatus
 from schemas.ids import JobId, ProjectId
-from service.db.tables import JobMetadataRow, JobRow
+from service.db.tables import JobMetadataRow, JobRow, RunRow
 
 
 class JobRepository:
@@ -63,11 +63,15 @@ class JobRepository:
         query = select(JobRow).where(JobRow.status == status).order_by(JobRow.id).limit(limit)
         return list(self._session.scalars(query))
 
+    def find_claimable(self) -> JobRow | None:
+        """The job that `claim_next` would take."""
+        return self._session.scalars(select(JobRow).where(*_IS_CLAIMABLE).order_by(JobRow.id).limit(1)).first()
+
     def claim_next(self, *, now: datetime) -> JobRow | None:
-        """Move the oldest queued job to `running` under a new attempt, in one statement; None when none waits."""
+        """Move the oldest claimable job to `running` under a new attempt, in one statement; None when none waits."""
         oldest = (
             select(JobRow.id)
-            .where(JobRow.status == "queued")
+            .where(*_IS_CLAIMABLE)
             .order_by(JobRow.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -93,6 +97,10 @@ class JobRepository:
         """Change a running job, fenced: False when the job left `running` or this attempt is no longer its own."""
         return self._change(job_id, JobRow.status == "running", JobRow.attempt == attempt, changes=changes)
 
+    def update_unended(self, job_id: JobId, *, attempt: int, changes: dict[str, Any]) -> bool:
+        """Change a job that has not ended, running or not, fenced: False when this attempt is no longer its own."""
+        return self._change(job_id, JobRow.finished_at.is_(None), JobRow.attempt == attempt, changes=changes)
+
     def _change(self, job_id: JobId, *conditions: Any, changes: dict[str, Any]) -> bool:
         changed = self._session.execute(
             update(JobRow)
@@ -102,3 +110,8 @@ class JobRepository:
             .execution_options(synchronize_session=False)
         )
         return changed.first() is not None
+
+
+_HAS_OPEN_RUN = exists().where(RunRow.job_id == JobRow.id, RunRow.ended_at.is_(None))
+_IS_CLAIMABLE = (JobRow.status == "queued", ~_HAS_OPEN_RUN)
+"""A resumed job waits for its former run, whose last steps and checkpoint the next one goes on from."""

@@ -99,7 +99,8 @@ class JobRow(Table):
     __tablename__ = "jobs"
     __table_args__ = (
         CheckConstraint(
-            "status IN ('validating_files', 'queued', 'running', 'succeeded', 'failed', 'cancelled')", name="status"
+            "status IN ('validating_files', 'queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled')",
+            name="status",
         ),
         Index("ix_jobs_project_id_id", "project_id", "id"),
         Index("ix_jobs_status_id", "status", "id"),

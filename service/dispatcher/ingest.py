@@ -62,10 +62,12 @@ def _add_chunk(session: Session, job: JobRow, run: RunRow, chunk: Chunk, *, now:
     job_id, run_id = JobId(job.id), RunId(run.id)
     if not RunRepository(session).advance_chunks(run_id, seen=chunk.number - 1, to=chunk.number):
         return False
-    estimate = _estimate_finish(chunk)
-    changes = {} if estimate is None else {"estimated_finish_at": estimate}
-    if not JobRepository(session).update_running(job_id, attempt=run.attempt, changes=changes):
+    jobs = JobRepository(session)
+    if not jobs.update_unended(job_id, attempt=run.attempt, changes={}):
         return False
+    estimate = _estimate_finish(chunk)
+    if estimate is not None:  # a paused job has none, though its run may still tell a step
+        jobs.update_running(job_id, attempt=run.attempt, changes={"estimated_finish_at": estimate})
     events = [job_event(event) for event in chunk.events]
     if chunk.damage:
         events.append(damaged_chunk_event(run_id, chunk.number, chunk.damage, now=now))

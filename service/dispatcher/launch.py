@@ -32,15 +32,15 @@ def claim_next_job(context: DispatchContext) -> bool:
     Raises: BackendUnavailable.
     """
     with context.database.read() as session:
-        oldest = JobRepository(session).list_with_status("queued", limit=1)
-    if not oldest:
+        oldest = JobRepository(session).find_claimable()
+    if oldest is None:
         return False
     capacity = context.backend.capacity()
     with context.database.read() as session:
-        plan = _plan(session, context, oldest[0], capacity)
+        plan = _plan(session, context, oldest, capacity)
     if isinstance(plan, JobFailure):
-        return _fail_queued(context, oldest[0], plan)
-    return plan and _claim(context, JobId(oldest[0].id))
+        return _fail_queued(context, oldest, plan)
+    return plan and _claim(context, JobId(oldest.id))
 
 
 def launch_run(context: DispatchContext, job: JobRow, run: RunRow) -> None:

@@ -16,10 +16,13 @@ from service.db.tables import JobRow, RunRow
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.ingest import ingest_chunks
 from service.dispatcher.launch import launch_run
+from service.dispatcher.run_rows import STOPPED_FOR_PAUSE
 from service.dispatcher.settle import settle_interrupted, settle_lost, settle_outcome
 from service.dispatcher.transitions import fail_job
 
 GONE = frozenset({RunState.ENDED, RunState.UNKNOWN})
+HELD = frozenset({"paused", "queued"})
+"""Of a job that was paused, or was and is resumed already, while its run still stops."""
 
 
 class DamagedOutcome(ValueError):
@@ -31,7 +34,9 @@ def reconcile_run(context: DispatchContext, run: RunRow) -> None:
     with context.database.read() as session:
         job = JobRepository(session).find_any(JobId(run.job_id))
     assert job is not None, f"run {run.id} has no job; a foreign key forbids that"
-    if job.status != "running" or job.attempt != run.attempt:
+    if job.attempt == run.attempt and job.status in HELD:
+        _hold(context, job, run)
+    elif job.status != "running" or job.attempt != run.attempt:
         _wind_down(context, run)
     elif run.submitted_at is None:
         launch_run(context, job, run)
@@ -70,6 +75,18 @@ def _settle_lost(context: DispatchContext, job: JobRow, run: RunRow, status: Run
     known = status.state is RunState.ENDED
     log_tail = context.backend.log_tail(RunId(run.id)) if known else ""
     settle_lost(context, job, run, detail=status.detail, log_tail=log_tail)
+
+
+def _hold(context: DispatchContext, job: JobRow, run: RunRow) -> None:
+    """Stop a run at its next step, and take what it tells up to the checkpoint that it leaves there."""
+    run_id = RunId(run.id)
+    status = context.backend.status(run_id)
+    ingest_chunks(context, job, run)
+    if status.state not in GONE:
+        context.backend.stop(run_id)
+        return
+    with context.database.write() as session:
+        RunRepository(session).mark_ended(run_id, now=context.clock(), reason=STOPPED_FOR_PAUSE)
 
 
 def _wind_down(context: DispatchContext, run: RunRow) -> None:

@@ -9,6 +9,9 @@ from service.db.runs import RunRepository
 from service.db.tables import RunRow
 
 STOPPED_WITH_SERVICE = "stopped with the service"
+STOPPED_FOR_PAUSE = "stopped for a pause"
+NOT_LOST = frozenset({STOPPED_WITH_SERVICE, STOPPED_FOR_PAUSE})
+"""What costs the job no attempt."""
 
 
 def add_run(session: Session, job_id: JobId, *, attempt: int, now: datetime) -> None:

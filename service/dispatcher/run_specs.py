@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 from schemas.fine_tuning import CreateJobRequest
 from schemas.ids import JobId, ProjectId, RunId
 from schemas.run_layout import SPEC, reference_cache_prefix, run_prefix
-from schemas.run_spec import AdapterSource, ModelSource, PreferenceFile, RunSpec
+from schemas.run_spec import AdapterSource, GuardParameters, ModelSource, PreferenceFile, RunSpec
 from service.db.runs import RunRepository
 from service.db.tables import FileRow, JobRow, ModelRow, RunRow
 from service.dispatcher.context import DispatchContext
@@ -22,6 +22,7 @@ def build_run_spec(session: Session, context: DispatchContext, job: JobRow, run:
     model = find_model(session, job, context.registry)
     files = find_files(session, job, now=context.clock())
     needed = resolve_requirements(job, model.entry)
+    guards = request.method.dpo.guards
     assert job.training_pairs is not None, f"{job.id} was launched before its files were validated"
     numbers = hyperparameters.resolve(request.method.dpo, pairs=job.training_pairs, model=model.entry)
     return RunSpec(
@@ -41,6 +42,7 @@ def build_run_spec(session: Session, context: DispatchContext, job: JobRow, run:
         workers=needed.workers,
         gpus_per_worker=needed.gpus_per_worker,
         evaluate_every_steps=numbers.evaluate_every_steps,
+        guards=None if guards is None else GuardParameters(**guards.model_dump()),
         checkpoint_every_steps=numbers.checkpoint_every_steps,
         reference_cache=context.store.uri(reference_cache_prefix(ProjectId(job.project_id))),
         resume_from=_earlier_run_folders(session, context.store, job, run),

@@ -16,7 +16,7 @@ from service.db.runs import RunRepository
 from service.db.tables import FileRow, JobRow, ModelRow, RunRow
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.model_of_job import base_model_name
-from service.dispatcher.run_rows import STOPPED_WITH_SERVICE, add_run
+from service.dispatcher.run_rows import NOT_LOST, STOPPED_WITH_SERVICE, add_run
 from service.dispatcher.transitions import fail_job, move_job
 from service.identifiers import new_file_id
 
@@ -29,15 +29,22 @@ def settle_outcome(context: DispatchContext, job: JobRow, run: RunRow, outcome: 
     """Publish what the run says of itself. The run stays open until the backend has let go of its processes."""
     now = context.clock()
     with context.database.write() as session:
-        if outcome.status == "succeeded":
-            _publish(session, context, job, run, outcome)
-        elif outcome.error:
-            error = outcome.error
-            failure = JobFailure(error.code, error.message, error.param)
-            fail_job(session, job, seen="running", failure=failure, now=now)
-        else:
-            failure = JobFailure("training_failed", f"Run {run.id} failed and gave no reason; see its log.")
-            fail_job(session, job, seen="running", failure=failure, now=now)
+        match outcome.status:
+            case "succeeded":
+                _publish(session, context, job, run, outcome)
+            case "paused":
+                event = NewEvent(f"run:{run.id}:paused", now, "info", "The job has been paused")
+                changes = {"estimated_finish_at": None}
+                move_job(session, job, seen="running", to="paused", events=[event], changes=changes)
+            case "failed":
+                fail_job(session, job, seen="running", failure=_told_failure(run, outcome), now=now)
+
+
+def _told_failure(run: RunRow, outcome: Outcome) -> JobFailure:
+    error = outcome.error
+    if error is None:
+        return JobFailure("training_failed", f"Run {run.id} failed and gave no reason; see its log.")
+    return JobFailure(error.code, error.message, error.param)
 
 
 def settle_lost(context: DispatchContext, job: JobRow, run: RunRow, *, detail: str, log_tail: str) -> None:
@@ -46,7 +53,7 @@ def settle_lost(context: DispatchContext, job: JobRow, run: RunRow, *, detail: s
     with context.database.write() as session:
         runs = RunRepository(session)
         runs.mark_ended(RunId(run.id), now=now, reason=cause)
-        lost = sum(row.end_reason != STOPPED_WITH_SERVICE for row in runs.list_of_job(JobId(job.id)))
+        lost = sum(row.end_reason not in NOT_LOST for row in runs.list_of_job(JobId(job.id)))
         if lost >= context.max_attempts:
             failure = _run_lost(run, cause, log_tail, attempts=lost)
             fail_job(session, job, seen="running", failure=failure, now=now)

@@ -2,7 +2,7 @@
 
 import re
 
-from schemas.fine_tuning import CreateJobRequest, DpoHyperparameters, ResourceOptions
+from schemas.fine_tuning import CreateJobRequest, DpoHyperparameters, GuardOptions, ResourceOptions
 from service.jobs.hyperparameters import resolve_learning_rate
 from service.jobs.job_errors import InvalidJob
 from service.nearest import shown
@@ -18,6 +18,7 @@ def check_combinations(request: CreateJobRequest, entry: BaseModelEntry) -> None
     _check_files(request)
     _check_loss(request.method.dpo.hyperparameters)
     _check_sizes(request.method.dpo.hyperparameters, entry)
+    _check_guards(request.method.dpo.guards, request.validation_file)
     _check_resources(request.resources, entry)
 
 
@@ -58,6 +59,22 @@ def _check_sizes(chosen: DpoHyperparameters, entry: BaseModelEntry) -> None:
             f"learning_rate_multiplier is {chosen.learning_rate_multiplier}, times the model's base rate "
             f"{entry.base_learning_rate}: a learning rate of {learning_rate}; it must lie in (0, 1]",
             param=f"{HYPERPARAMETERS}.learning_rate_multiplier",
+        )
+
+
+def _check_guards(guards: GuardOptions | None, validation_file: str | None) -> None:
+    if guards is None:
+        return
+    if validation_file is None:
+        raise InvalidJob(
+            "guards watch the validation file and the job has none; give validation_file, or leave guards out",
+            param="method.dpo.guards",
+        )
+    if guards.max_kl is guards.min_chosen_logp_ratio is guards.max_valid_loss_rise is None:
+        raise InvalidJob(
+            "guards has no limit to watch; give max_kl, min_chosen_logp_ratio or max_valid_loss_rise, "
+            "or leave guards out",
+            param="method.dpo.guards",
         )
 
 

@@ -2,7 +2,7 @@
 
 InvalidRequest 400: ModelNotFound, FileNotUsable, InvalidJob
 NotFound 404: JobNotFound
-Conflict 409: JobAlreadyEnded
+Conflict 409: JobAlreadyEnded, JobAlreadyPaused, JobNotPaused
 """
 
 from service.errors import Conflict, InvalidRequest, NotFound
@@ -30,3 +30,11 @@ class JobNotFound(NotFound):
 
 class JobAlreadyEnded(Conflict):
     code = "job_already_ended"
+
+
+class JobAlreadyPaused(Conflict):
+    code = "job_already_paused"
+
+
+class JobNotPaused(Conflict):
+    code = "job_not_paused"

@@ -1,18 +1,21 @@
 """The life of a job, as pure transitions. A terminal state never changes.
 
     validating_files → queued → running → succeeded
-            └────────────┴─────────┴────→ failed | cancelled
+            ├────────────┼─────────┼────→ failed | cancelled
+            └──────────→ paused ←──┘       (from paused: back to the queue, or failed | cancelled)
 
 A lost run does not move its job: the job stays `running` and its next attempt goes on from the last checkpoint.
-Cancelling is immediate; the dispatcher then stops the run, which by its fencing token can publish nothing any more.
+Cancelling and pausing are immediate; the dispatcher then stops the run. A cancelled job takes nothing more from it, a
+paused one still takes the steps up to the checkpoint that the run leaves, and its next attempt waits for that.
 """
 
 from schemas.fine_tuning import JobStatus
 
 ALLOWED: dict[JobStatus, frozenset[JobStatus]] = {
-    "validating_files": frozenset({"queued", "failed", "cancelled"}),
-    "queued": frozenset({"running", "failed", "cancelled"}),
-    "running": frozenset({"succeeded", "failed", "cancelled"}),
+    "validating_files": frozenset({"queued", "paused", "failed", "cancelled"}),
+    "queued": frozenset({"running", "paused", "failed", "cancelled"}),
+    "running": frozenset({"succeeded", "paused", "failed", "cancelled"}),
+    "paused": frozenset({"validating_files", "queued", "failed", "cancelled"}),
     "succeeded": frozenset(),
     "failed": frozenset(),
     "cancelled": frozenset(),

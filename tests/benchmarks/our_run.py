@@ -90,6 +90,7 @@ def _spec(model: Path, rows: Path) -> RunSpec:
         workers=1,
         gpus_per_worker=0,
         evaluate_every_steps=10_000,
+        guards=None,
         checkpoint_every_steps=10_000,
         resume_from=(),
     )

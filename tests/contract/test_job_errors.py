@@ -13,6 +13,7 @@ from tests.contract.rows import upload
 from tests.contract.server import Server
 
 HP = "method.dpo.hyperparameters"
+GUARDS = "method.dpo.guards"
 
 
 def hyperparameters(**values: object) -> dict[str, Any]:
@@ -89,6 +90,15 @@ BAD_JOBS: list[tuple[dict[str, Any], str, str]] = [
     (dpo(reference={"type": "sft"}), "method.dpo.reference.type", "'initial' or 'base'"),
     (dpo(evaluation={"every_steps": 0}), "method.dpo.evaluation.every_steps", "greater than or equal to 1"),
     (dpo(precision="fp8"), "method.dpo.precision", "'fp32' or 'bf16'"),
+    (dpo(guards={"max_kl": 0}), f"{GUARDS}.max_kl", "greater than 0"),
+    (dpo(guards={"min_chosen_logp_ratio": 0}), f"{GUARDS}.min_chosen_logp_ratio", "less than 0"),
+    (dpo(guards={"max_valid_loss_rise": -0.1}), f"{GUARDS}.max_valid_loss_rise", "greater than or equal to 0"),
+    (dpo(guards={"max_kl": 1, "patience": 0}), f"{GUARDS}.patience", "greater than or equal to 1"),
+    (dpo(guards={"max_kl": 1, "patience": 1.5}), f"{GUARDS}.patience", "a valid integer"),
+    (dpo(guards={"max_kl": 1, "action": "halt"}), f"{GUARDS}.action", "'stop', 'pause' or 'warn'"),
+    (dpo(guards={"max_kl": "0.5"}), f"{GUARDS}.max_kl", "a valid number"),
+    (dpo(guards={"maxkl": 1}), f"{GUARDS}.maxkl", 'did you mean "max_kl"?'),
+    (dpo(guards={"max_kl": 1}), GUARDS, "guards watch the validation file and the job has none"),
     ({"resources": {"gpus": -1}}, "resources.gpus", "greater than or equal to 0"),
     ({"resources": {"gpus": 1, "workers": 2}}, "resources.workers", "there is one worker a GPU"),
     ({"resources": {"workers": 2}, "model": "large-llama"}, "resources.workers", "the model trains on 2 GPU(s)"),
@@ -180,6 +190,13 @@ def test_a_results_file_cannot_be_trained_on(
 def test_validating_on_the_training_file_is_refused(client: OpenAI, good_job: dict[str, Any]) -> None:
     with pytest.raises(openai.BadRequestError, match="validation_file is the training file"):
         client.fine_tuning.jobs.create(**good_job, validation_file=good_job["training_file"])
+
+
+@pytest.mark.parametrize("guards", [{}, {"patience": 2, "action": "warn"}, {"max_kl": None}])
+def test_guards_without_a_limit_are_refused(client: OpenAI, good_job: dict[str, Any], guards: dict[str, Any]) -> None:
+    with pytest.raises(openai.BadRequestError, match="guards has no limit to watch; give max_kl") as raised:
+        client.fine_tuning.jobs.create(**good_job, validation_file=upload(client), **dpo(guards=guards))
+    assert raised.value.param == GUARDS
 
 
 @pytest.mark.parametrize(

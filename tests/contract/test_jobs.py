@@ -121,7 +121,63 @@ def test_cancel_of_a_finished_job_changes_nothing(client: OpenAI, server: Server
 
 
 def test_all_states_are_covered_here() -> None:
-    assert set(get_args(JobStatus)) == {"validating_files", "queued", "running", "succeeded", "failed", "cancelled"}
+    ended = {"succeeded", "failed", "cancelled"}
+    assert set(get_args(JobStatus)) == {"validating_files", "queued", "running", "paused"} | ended
+
+
+@pytest.mark.parametrize("status", ["validating_files", "queued", "running"])
+def test_a_job_is_paused_and_resumed(client: OpenAI, server: Server, status: JobStatus) -> None:
+    job_id = submit(client)
+    if status != "validating_files":
+        move(server.database, job_id, seen="validating_files", to=status, training_pairs=1, estimated_finish_at=NOW)
+    paused = client.fine_tuning.jobs.pause(job_id)
+    assert paused.status == "paused"
+    assert (paused.estimated_finish, paused.finished_at) == (None, None)
+    assert client.fine_tuning.jobs.retrieve(job_id) == paused
+    resumed = client.fine_tuning.jobs.resume(job_id)
+    assert resumed.status == ("validating_files" if status == "validating_files" else "queued")
+    assert client.fine_tuning.jobs.pause(job_id).status == "paused"
+    messages = [event.message for event in client.fine_tuning.jobs.list_events(job_id).data]
+    assert messages[:3] == ["The job has been paused", "The job has been resumed", "The job has been paused"]
+
+
+def test_a_paused_job_can_be_cancelled(client: OpenAI) -> None:
+    job_id = submit(client)
+    client.fine_tuning.jobs.pause(job_id)
+    assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("status", "call", "told"),
+    [
+        ("paused", "pause", "is paused already; resume it to go on, or cancel it"),
+        ("queued", "resume", 'is not paused: its status is "queued"; there is nothing to resume'),
+        ("running", "resume", 'is not paused: its status is "running"'),
+        *[(ended, call, "has ended already") for ended in ("succeeded", "failed") for call in ("pause", "resume")],
+    ],
+)
+def test_a_pause_or_resume_in_a_wrong_state_is_refused(
+    client: OpenAI, server: Server, status: JobStatus, call: str, told: str
+) -> None:
+    job_id = submit(client)
+    move(server.database, job_id, seen="validating_files", to=status)
+    with pytest.raises(openai.ConflictError, match=told) as raised:
+        getattr(client.fine_tuning.jobs, call)(job_id)
+    assert raised.value.response.headers["x-should-retry"] == "false"
+    assert client.fine_tuning.jobs.retrieve(job_id).status == status
+
+
+@pytest.mark.parametrize("call", ["pause", "resume"])
+def test_an_unknown_job_cannot_be_held(client: OpenAI, call: str) -> None:
+    with pytest.raises(openai.NotFoundError, match='"ftjob-none" does not exist'):
+        getattr(client.fine_tuning.jobs, call)("ftjob-none")
+
+
+def test_a_job_shows_its_guards(client: OpenAI, http: httpx2.Client) -> None:
+    guards = {"max_kl": 0.5, "patience": 2, "action": "pause"}
+    job_id = submit(client, validation_file=upload(client), method={"type": "dpo", "dpo": {"guards": guards}})
+    shown = http.get(f"/v1/fine_tuning/jobs/{job_id}").json()["method"]["dpo"]["guards"]
+    assert shown == {"min_chosen_logp_ratio": None, "max_valid_loss_rise": None} | guards
 
 
 def test_polling_an_unchanged_job_costs_an_empty_304(client: OpenAI, http: httpx2.Client) -> None:

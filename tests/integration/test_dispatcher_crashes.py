@@ -4,7 +4,7 @@ A crash is a BaseException, which no handler of the dispatcher catches, out of a
 database. The cluster goes on, as a cluster does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,11 +12,13 @@ import pytest
 from sqlalchemy.orm import Session
 
 from schemas.ids import JobId
+from service.backends.backend import RunRequest
 from service.db.engine import Database
-from tests.unit.service.dispatcher.scripted_backend import ScriptedBackend
-from tests.unit.service.dispatcher.scripted_trainer import whole_run
+from tests.unit.service.dispatcher.scripted_backend import Action, ScriptedBackend
+from tests.unit.service.dispatcher.scripted_trainer import step_event, whole_run, write_chunk, write_outcome
 from tests.unit.service.dispatcher.test_lost_runs import lost_at_first
-from tests.unit.service.dispatcher.world import World, open_world, with_parts
+from tests.unit.service.dispatcher.test_pauses import long_at_first, stop_after_step_3
+from tests.unit.service.dispatcher.world import World, open_world, watch_only, with_parts
 
 
 class Crash(BaseException):
@@ -73,7 +75,7 @@ class FusedDatabase:
         self._fuse.pass_through()
 
 
-def run_with_crash(world: World, job_id: JobId, fuse: Fuse) -> bool:
+def run_with_crash(world: World, job_id: JobId, fuse: Fuse, user: Callable[[World, JobId], None] = watch_only) -> bool:
     """True when the fuse blew before the job had ended."""
     context = world.context
     world.restart(
@@ -85,7 +87,7 @@ def run_with_crash(world: World, job_id: JobId, fuse: Fuse) -> bool:
         )
     )
     try:
-        world.tick_until_ended(job_id)
+        world.tick_until_ended(job_id, user=user)
     except Crash:
         return True
     finally:
@@ -107,6 +109,50 @@ def test_a_crash_at_any_point_changes_nothing_that_is_seen(tmp_path: Path, scrip
             crashed = run_with_crash(world, job_id, Fuse(blows_at))
             assert world.tick_until_ended(job_id).status == "succeeded"
             assert_seen_once(world, job_id, attempts)
+    assert blows_at > 25, "the fuse must have been at every call"
+
+
+def paused_by_its_user(world: World, job_id: JobId) -> None:
+    """Pause at step 2, resume once the job is seen paused, its run stopped or not."""
+    has_been_paused = "The job has been paused" in world.messages(job_id)
+    if world.job(job_id).status == "running" and 2 in world.steps(job_id) and not has_been_paused:
+        world.pause(job_id)
+    elif world.job(job_id).status == "paused":
+        world.resume(job_id)
+
+
+def paused_by_its_guard(world: World, job_id: JobId) -> None:
+    if world.job(job_id).status == "paused":
+        world.resume(job_id)
+
+
+def guarded(request: RunRequest) -> list[Action]:
+    if not request.run_id.endswith("-1"):
+        return long_at_first(request)
+    return [write_chunk(1, *map(step_event, (1, 2))), write_chunk(2, step_event(3)), write_outcome(is_paused=True)]
+
+
+@pytest.mark.parametrize(
+    ("script", "user"),
+    [(long_at_first, paused_by_its_user), (guarded, paused_by_its_guard)],
+    ids=["by its user", "by its guard"],
+)
+def test_a_crash_at_any_point_of_a_pause_loses_no_step(
+    tmp_path: Path, script: Callable[[RunRequest], list[Action]], user: Callable[[World, JobId], None]
+) -> None:
+    blows_at, crashed = 0, True
+    while crashed:
+        blows_at += 1
+        folder = tmp_path / str(blows_at)
+        folder.mkdir()
+        with open_world(folder, ScriptedBackend(script, on_stop=stop_after_step_3), max_attempts=1) as world:
+            job_id = world.submit()
+            crashed = run_with_crash(world, job_id, Fuse(blows_at), user)
+            assert world.tick_until_ended(job_id, user=user).status == "succeeded"
+            assert world.steps(job_id) == [1, 2, 3, 4, 5, 6]
+            assert (world.attempt(job_id), len(world.result_files())) == (2, 2)
+            told = [message for message in world.messages(job_id) if "The job has been" in message]
+            assert told == ["The job has been paused", "The job has been resumed"]
     assert blows_at > 25, "the fuse must have been at every call"
 
 

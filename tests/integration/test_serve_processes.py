@@ -20,6 +20,7 @@ from tests.integration.serving import (
     steps_of,
     wait_for_end,
     wait_for_step,
+    wait_until,
 )
 
 PROCESSES = ("--backend", "process")
@@ -46,6 +47,36 @@ def test_a_service_that_ends_in_the_middle_goes_on_at_its_next_start(
         assert steps_of(client, job) == list(range(1, 4 * EPOCHS + 1))
         assert len(set(messages_of(client, job))) == len(messages_of(client, job))
         assert not any("was lost" in message for message in messages_of(client, job))
+
+
+def test_a_job_paused_in_the_middle_goes_on_where_it_stopped_though_the_service_was_killed(
+    tmp_path: Path, models_file: Path
+) -> None:
+    with serving(tmp_path / "data", models_file, *PROCESSES) as first:
+        client = first.client()
+        job = create_job(client, epochs=EPOCHS)
+        wait_for_step(client, job, 6)
+        assert client.fine_tuning.jobs.pause(job.id).status == "paused"
+        first.stop(signal.SIGKILL)
+    with serving(tmp_path / "data", models_file, *PROCESSES) as second:
+        client = second.client()
+        wait_until(lambda: processes_of(tmp_path / "data", command="-m trainers") == [])
+        wait_until(lambda: steps_of(client, job)[-1] == newest_checkpoint(tmp_path / "data"))
+        stopped_after = steps_of(client, job)[-1]
+        assert stopped_after < 4 * EPOCHS
+        assert client.fine_tuning.jobs.retrieve(job.id).status == "paused"
+        assert client.fine_tuning.jobs.resume(job.id).status == "queued"
+        ended = wait_for_end(client, job)
+        assert ended.status == "succeeded", ended.error
+        assert steps_of(client, job) == list(range(1, 4 * EPOCHS + 1))
+        told = messages_of(client, job)
+        assert f"Resumed after step {stopped_after} of {4 * EPOCHS}" in told
+        assert told.index("The job has been paused") < told.index("The job has been resumed")
+
+
+def newest_checkpoint(data_dir: Path) -> int:
+    """The step of the last one that is whole."""
+    return max(int(path.parent.name.removeprefix("step-")) for path in data_dir.rglob("checkpoints/*/manifest.json"))
 
 
 def test_a_tuned_model_is_tuned_further_and_a_validation_file_is_evaluated(tmp_path: Path, models_file: Path) -> None:

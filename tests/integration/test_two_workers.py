@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from schemas.run_layout import ADAPTER, OUTCOME
 from schemas.run_record import Outcome
+from schemas.run_spec import GuardParameters
 from tests.tiny_model import save_tiny_model
 from tests.tiny_runs import losses, make_run, preference_rows, read_events, write_preferences
 from trainers.entrypoint import run
@@ -52,6 +53,19 @@ def test_two_workers_give_the_losses_and_weights_of_one(tmp_path: Path, model: P
     weights = [load_file(folder / ADAPTER / "adapter_model.safetensors") for folder in (one, two)]
     for name, weight in weights[0].items():
         torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_two_workers_stop_at_the_same_guard_and_deliver_its_best(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "run").mkdir()
+    validation = write_preferences(tmp_path / "run" / "validation.jsonl", preference_rows(3, first=30))
+    limits = {"max_kl": 1e-4, "min_chosen_logp_ratio": None, "max_valid_loss_rise": None}
+    guards = GuardParameters.model_validate(limits | {"patience": 2, "action": "stop"})
+    make_run(tmp_path / "run", model, validation_file=validation, guards=guards, evaluate_every_steps=2, workers=2)
+    ended = run_on_two(tmp_path / "run")
+    assert ended.returncode == 0, ended.stderr
+    outcome = Outcome.model_validate_json((tmp_path / "run" / OUTCOME).read_bytes())
+    assert (outcome.status, outcome.steps) == ("succeeded", 4)
+    assert [event.key for event in read_events(tmp_path / "run")][-3:] == ["guard:4", "checkpoint:4", "finished"]
 
 
 def without_time(metrics: object) -> dict[str, float]:

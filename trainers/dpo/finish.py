@@ -1,29 +1,56 @@
 """Leave the results of a finished run in its folder."""
 
 import hashlib
+from dataclasses import dataclass
 
 from schemas.run_layout import SPEC
-from schemas.run_record import AdapterResult, StoredFile
+from schemas.run_record import StoredFile
 from schemas.run_spec import RunSpec
 from trainers.checkpoints import stored_file
+from trainers.dpo.guarding import GuardVerdict
 from trainers.dpo.prepare import Prepared
-from trainers.dpo.progress import Progress, adapter_files
-from trainers.model_card import Lineage, model_card, passport
-from trainers.models.lora import ADAPTER_WEIGHTS
-from trainers.results import tokenizer_files, write_adapter, write_metrics_csv
+from trainers.dpo.progress import HistoryEntry, Progress, adapter_bytes, adapter_files
+from trainers.model_card import Delivered, Lineage, model_card, passport
+from trainers.models.lora import ADAPTER_WEIGHTS, Policy
+from trainers.results import Results, tokenizer_files, write_adapter, write_metrics_csv
 from trainers.run_folder import RunFolder
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The adapter that the job delivers."""
+
+    entry: HistoryEntry
+    weights: bytes
+    why: str
+
+
+def choose_adapter(progress: Progress, policy: Policy, verdict: GuardVerdict | None) -> Choice:
+    """The last step's, or the best one's when a guard stopped the run."""
+    if verdict is None:
+        return Choice(progress.history[-1], adapter_bytes(policy), "the last step")
+    assert progress.best_adapter is not None, "guards that stop a run hold the best adapter"
+    why = f"a guard stopped the run after step {progress.step}; {verdict.why_best}"
+    return Choice(progress.history[verdict.best_step - 1], progress.best_adapter, why)
+
+
 def write_results(
-    folder: RunFolder, spec: RunSpec, prepared: Prepared, progress: Progress, *, base_weights: tuple[StoredFile, ...]
-) -> tuple[AdapterResult, StoredFile]:
+    folder: RunFolder,
+    spec: RunSpec,
+    prepared: Prepared,
+    progress: Progress,
+    chosen: Choice,
+    *,
+    base_weights: tuple[StoredFile, ...],
+) -> Results:
     """Write adapter, archive and metrics; the same again when a killed run comes back to it."""
     csv = write_metrics_csv(folder, [(entry.step, entry.evaluation) for entry in progress.history])
-    files = tokenizer_files(prepared.tokenizer) | adapter_files(prepared.objective.policy, base_model=spec.model.id)
-    weights = stored_file(ADAPTER_WEIGHTS, files[ADAPTER_WEIGHTS])
+    policy = prepared.objective.policy
+    files = tokenizer_files(prepared.tokenizer) | adapter_files(policy, chosen.weights, base_model=spec.model.id)
+    weights = stored_file(ADAPTER_WEIGHTS, chosen.weights)
     spec_sha256 = hashlib.sha256(folder.read(SPEC)).hexdigest()
-    last = progress.history[-1]
-    card = model_card(spec, last.step, last.evaluation)
-    lineage = passport(spec, Lineage(spec_sha256, base_weights, weights), last.step)
+    delivered = Delivered(chosen.entry.step, chosen.entry.evaluation, chosen.why)
+    card = model_card(spec, delivered, progress.history[-1].step)
+    lineage = passport(spec, Lineage(spec_sha256, base_weights, weights), delivered, progress.history[-1].step)
     files |= {"README.md": card.encode(), "passport.json": f"{lineage.model_dump_json(indent=2)}\n".encode()}
-    return write_adapter(folder, files, weights=weights), csv
+    return Results(write_adapter(folder, files, weights=weights), csv)

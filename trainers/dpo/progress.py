@@ -22,6 +22,7 @@ from trainers.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LEARNING, Poli
 OPTIMIZER = "optimizer.safetensors"
 REFERENCE = "reference.safetensors"
 HISTORY = "history.jsonl"
+BEST_ADAPTER = "best_adapter.safetensors"
 
 
 class HistoryEntry(Record):
@@ -35,6 +36,8 @@ class HistoryEntry(Record):
 class Progress:
     reference: ReferenceTable
     history: list[HistoryEntry] = field(default_factory=list)
+    best_adapter: bytes | None = None
+    """Weights that a guard which stops the run would deliver; None without such guards."""
 
     @property
     def step(self) -> int:
@@ -45,7 +48,12 @@ class Progress:
         return self.history[-1].step.trained_tokens if self.history else 0
 
 
-def adapter_files(policy: Policy, *, base_model: str) -> dict[str, bytes]:
+def adapter_bytes(policy: Policy) -> bytes:
+    """Return the adapter's weights as it is now, in safetensors' format."""
+    return save(policy.adapter_weights(), metadata={"format": "pt"})
+
+
+def adapter_files(policy: Policy, weights: bytes, *, base_model: str) -> dict[str, bytes]:
     """Return the adapter's two files in PEFT's own layout."""
     config = policy.model.peft_config[LEARNING]
     with TemporaryDirectory() as folder:
@@ -53,14 +61,15 @@ def adapter_files(policy: Policy, *, base_model: str) -> dict[str, bytes]:
         config_json = Path(folder, ADAPTER_CONFIG).read_text()
     return {
         ADAPTER_CONFIG: _with_base_model(config_json, base_model),
-        ADAPTER_WEIGHTS: save(policy.adapter_weights(), metadata={"format": "pt"}),
+        ADAPTER_WEIGHTS: weights,
     }
 
 
 def checkpoint_files(progress: Progress, policy: Policy, optimizer: Optimizer, *, base_model: str) -> dict[str, bytes]:
-    adapter = adapter_files(policy, base_model=base_model)
+    adapter = adapter_files(policy, adapter_bytes(policy), base_model=base_model)
     history = "".join(f"{entry.model_dump_json()}\n" for entry in progress.history)
-    return {
+    best = {} if progress.best_adapter is None else {BEST_ADAPTER: progress.best_adapter}
+    return best | {
         **{f"{ADAPTER}/{name}": content for name, content in adapter.items()},
         OPTIMIZER: save(_optimizer_tensors(optimizer)),
         REFERENCE: save({"log_probs": progress.reference.log_probs_D2}),
@@ -73,6 +82,7 @@ def restore(files: Mapping[str, bytes], progress: Progress, policy: Policy, opti
     policy.load_adapter_weights(load(files[f"{ADAPTER}/{ADAPTER_WEIGHTS}"]))
     _load_optimizer(optimizer, load(files[OPTIMIZER]))
     progress.reference.log_probs_D2.copy_(load(files[REFERENCE])["log_probs"])
+    progress.best_adapter = files.get(BEST_ADAPTER)
     progress.history[:] = [HistoryEntry.model_validate_json(line) for line in files[HISTORY].splitlines()]
 
 

@@ -4,11 +4,13 @@ A step's numbers are written before the checkpoint that stands on them is commit
 """
 
 from schemas.run_layout import ADAPTER, checkpoint_prefix
-from schemas.run_record import CheckpointRecord, EvaluationMetrics, RunEvent, StepMetrics
+from schemas.run_record import EvaluationMetrics, StepMetrics
 from schemas.run_spec import RunSpec
-from trainers.checkpoints import newest_whole, prune, stored_file, write_checkpoint
+from trainers.checkpoints import newest_whole, prune, write_checkpoint
 from trainers.distributed import Workers
 from trainers.dpo.evaluate import ReferenceStates, evaluate
+from trainers.dpo.guarding import Guarding, GuardVerdict
+from trainers.dpo.loop_events import checkpoint_event, step_event
 from trainers.dpo.optimizer_step import OptimizerStep
 from trainers.dpo.prepare import Prepared
 from trainers.dpo.progress import HistoryEntry, Progress, checkpoint_files, restore
@@ -38,31 +40,41 @@ class TrainingLoop:
         self._token_budget = TOKENS_A_PASS[workers.device.type]
         self._reference_states = ReferenceStates()
         self._optimizer_step = OptimizerStep(prepared, spec, workers, stop, self._token_budget)
+        self._earlier = [RunFolder(folder.resolve(uri)) for uri in spec.resume_from]
+        self._guarding = Guarding(spec, events, self._earlier)
 
     def resume(self) -> None:
         """Go back to the newest whole checkpoint of this run or of an earlier attempt, if there is one."""
-        earlier = [RunFolder(self._folder.resolve(uri)) for uri in self._spec.resume_from]
-        found = newest_whole([self._folder, *earlier]) if self._workers.writes else None
+        found = newest_whole([self._folder, *self._earlier]) if self._workers.writes else None
         checkpoint = self._workers.from_first(found)
         if checkpoint is None:
             return
         restore(checkpoint.files, self.progress, self._prepared.objective.policy, self._prepared.optimizer)
         step, total = checkpoint.step, self._prepared.plan.total_steps
         self._events.tell(message(f"resumed:{self._spec.run_id}:{step}", f"Resumed after step {step} of {total}"))
+        self._guarding.replay(self.progress)
 
-    def run(self) -> None:
-        """Make the steps that are left. Raises: NonFiniteLoss, ReferenceContractBroken, RunStopped."""
-        plan = self._prepared.plan
-        for step in range(self.progress.step + 1, plan.total_steps + 1):
-            metrics, stop_requested = self._make_step(step)
-            entry = HistoryEntry(step=metrics, evaluation=self._evaluate(step))
-            self.progress.history.append(entry)
-            self._events.tell(_step_event(entry))
-            self.shared_reference.keep(self.progress.reference)
-            if stop_requested or plan.ends_epoch(step) or step % self._spec.checkpoint_every_steps == 0:
-                self._write_checkpoint(entry)
-            if stop_requested and step < plan.total_steps:
-                raise RunStopped(f"stopped after step {step} of {plan.total_steps}")
+    def run(self) -> GuardVerdict | None:
+        """Make the steps that are left. Returns why a guard ended them before, if one did.
+
+        Raises: NonFiniteLoss, ReferenceContractBroken, RunStopped.
+        """
+        while self._guarding.verdict is None and self.progress.step < self._prepared.plan.total_steps:
+            self._go_on(self.progress.step + 1)
+        return self._guarding.verdict
+
+    def _go_on(self, step: int) -> None:
+        metrics, stop_requested = self._make_step(step)
+        entry = HistoryEntry(step=metrics, evaluation=self._evaluate(step))
+        self.progress.history.append(entry)
+        self._events.tell(step_event(entry))
+        self.shared_reference.keep(self.progress.reference)
+        self._guarding.look(self.progress, self._prepared.objective.policy)
+        is_over = self._guarding.verdict is not None or step == self._prepared.plan.total_steps
+        if stop_requested or is_over or self._is_checkpoint_due(step):
+            self._write_checkpoint(entry)
+        if stop_requested and not is_over:
+            raise RunStopped(f"stopped after step {step} of {self._prepared.plan.total_steps}")
 
     def _make_step(self, step: int) -> tuple[StepMetrics, bool]:
         """Make it; a first one that shows a cached reference to be wrong is made again with a computed one."""
@@ -84,6 +96,9 @@ class TrainingLoop:
         )
         return evaluation_metrics(sums, step=step, total_steps=total)
 
+    def _is_checkpoint_due(self, step: int) -> bool:
+        return self._prepared.plan.ends_epoch(step) or step % self._spec.checkpoint_every_steps == 0
+
     def _write_checkpoint(self, entry: HistoryEntry) -> None:
         if not self._workers.writes:
             return
@@ -91,31 +106,8 @@ class TrainingLoop:
         files = checkpoint_files(self.progress, policy, self._prepared.optimizer, base_model=self._spec.model.id)
         is_kept = self._prepared.plan.ends_epoch
         if is_kept(step):
-            self._events.tell(_checkpoint_event(entry, files[f"{ADAPTER}/{ADAPTER_WEIGHTS}"]))
+            weights, folder = files[f"{ADAPTER}/{ADAPTER_WEIGHTS}"], f"{checkpoint_prefix(step)}/{ADAPTER}"
+            why = f"the end of epoch {entry.step.epoch:g}"
+            self._events.tell(checkpoint_event(entry, weights, adapter=folder, why=why))
         write_checkpoint(self._folder, step, files, before_commit=self._events.flush)
         prune(self._folder, is_kept=is_kept)
-
-
-def _step_event(entry: HistoryEntry) -> RunEvent:
-    step, evaluation = entry.step, entry.evaluation
-    validation = "" if evaluation is None else f", validation loss {evaluation.valid_loss:.4f}"
-    text = f"Step {step.step}/{step.total_steps}: training loss {step.train_loss:.4f}{validation}"
-    told = message(f"step:{step.step}", text)
-    return told.model_copy(update={"step_metrics": step, "evaluation": evaluation})
-
-
-def _checkpoint_event(entry: HistoryEntry, weights: bytes) -> RunEvent:
-    step, evaluation = entry.step, entry.evaluation
-    stored = stored_file(ADAPTER_WEIGHTS, weights)
-    record = CheckpointRecord(
-        step=step.step,
-        adapter=f"{checkpoint_prefix(step.step)}/{ADAPTER}",
-        adapter_sha256=stored.sha256,
-        adapter_bytes=stored.bytes,
-        train_loss=step.train_loss,
-        train_mean_token_accuracy=step.train_mean_token_accuracy,
-        valid_loss=None if evaluation is None else evaluation.valid_loss,
-        valid_mean_token_accuracy=None if evaluation is None else evaluation.valid_mean_token_accuracy,
-    )
-    told = message(f"checkpoint:{step.step}", f"Checkpoint saved at step {step.step}, the end of epoch {step.epoch:g}")
-    return told.model_copy(update={"checkpoint": record})

@@ -121,7 +121,12 @@ def test_a_submission_books_what_the_driver_itself_uses(
     assert sent["submission_id"] == RUN
     assert sent["entrypoint"] == "'/opt/my python' -m trainers.ray_train ftjob-1-1"
     assert sent["runtime_env"] == {
-        "env_vars": {"DPO_RUN_FOLDER_URI": "/runs/a b", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": "/srv/dpo"}
+        "env_vars": {
+            "DPO_RUN_FOLDER_URI": "/runs/a b",
+            "RAY_JOB_STOP_WAIT_TIME_S": "60",
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "PYTHONPATH": "/srv/dpo",
+        }
     }
     assert (sent["entrypoint_num_cpus"], sent["entrypoint_num_gpus"]) == booked
     assert head.tokens[-1] == "Bearer secret"

@@ -9,9 +9,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect
+from sqlalchemy.exc import IntegrityError
 
+from schemas.ids import JobId, ProjectId
 from service.db import migrate
-from service.db.tables import Table
+from service.db.engine import Database
+from service.db.jobs import JobRepository
+from service.db.projects import ProjectRepository
+from service.db.runs import RunRepository
+from service.db.tables import JobRow, ProjectRow, Table
+from service.dispatcher.run_rows import add_run
+from tests.unit.service.db.rows import NOW, add_job
 
 
 @pytest.fixture
@@ -19,6 +27,14 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     opened = create_engine(f"sqlite:///{tmp_path / 'dpo.sqlite3'}")
     yield opened
     opened.dispose()
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
 
 
 def test_migrated_tables_equal_the_declared_ones(engine: Engine) -> None:
@@ -48,9 +64,29 @@ def test_migrating_twice_changes_nothing(engine: Engine) -> None:
 
 def test_every_migration_can_be_taken_back(engine: Engine) -> None:
     migrate.upgrade(engine)
-    with engine.begin() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+    downgrade(engine, "base")
     assert inspect(engine).get_table_names() == ["alembic_version"]
+
+
+def test_jobs_with_runs_survive_the_way_to_paused_and_back(tmp_path: Path, engine: Engine) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'dpo.sqlite3'}")
+    migrate.upgrade(database.engine)
+    downgrade(engine, "0001")
+    project_id = ProjectId("proj_1")
+    with database.write() as session:
+        ProjectRepository(session).add(ProjectRow(id=project_id, name="default", created_at=NOW))
+    job_id = add_job(database, project_id, metadata={"kept": "yes"})
+    with database.write() as session:
+        add_run(session, job_id, attempt=1, now=NOW)
+    migrate.upgrade(database.engine)
+    with database.write() as session:
+        assert JobRepository(session).advance(job_id, seen="queued", to="paused", changes={"training_pairs": 4})
+        assert [run.attempt for run in RunRepository(session).list_of_job(job_id)] == [1]
+    downgrade(engine, "0001")
+    with database.write() as session:
+        assert session.get_one(JobRow, job_id).status == "queued"
+    with pytest.raises(IntegrityError, match="FOREIGN KEY"), database.write() as session:
+        add_run(session, JobId("ftjob-none"), attempt=1, now=NOW)
+    with pytest.raises(IntegrityError, match="ck_jobs_status"), database.write() as session:
+        JobRepository(session).advance(job_id, seen="queued", to="paused")
+    database.close()

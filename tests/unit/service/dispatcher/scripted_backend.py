@@ -11,15 +11,18 @@ from service.backends.backend import BackendUnavailable, Capacity, RunRequest, R
 
 Action = Callable[[RunRequest], RunStatus | None]
 """Does what a trainer would; a returned status is the run's from then on."""
+Script = Callable[[RunRequest], list[Action]]
 
 ENDED_WELL = RunStatus(RunState.ENDED, "exit code 0")
 RUNNING = RunStatus(RunState.RUNNING, "")
+STOPPED = RunStatus(RunState.ENDED, "stopped")
 UNKNOWN = RunStatus(RunState.UNKNOWN, "")
 
 
 class ScriptedBackend:
-    def __init__(self, script: Callable[[RunRequest], list[Action]], *, cpus: int = 2, gpus: int = 0) -> None:
+    def __init__(self, script: Script, *, on_stop: Script = lambda _: [], cpus: int = 2, gpus: int = 0) -> None:
         self._script = script
+        self._on_stop = on_stop
         self._capacity = Capacity(cpus, gpus)
         self._actions: dict[RunId, list[Action]] = {}
         self._statuses: dict[RunId, RunStatus] = {}
@@ -48,8 +51,10 @@ class ScriptedBackend:
     def stop(self, run_id: RunId) -> None:
         self._answer()
         self.stopped.append(run_id)
-        if run_id in self._statuses:
-            self._statuses[run_id] = RunStatus(RunState.ENDED, "stopped")
+        if self._statuses.get(run_id) is RUNNING and self.stopped.count(run_id) == 1:
+            self._actions[run_id] = self._on_stop(self.requests[run_id])
+            if not self._actions[run_id]:
+                self._statuses[run_id] = STOPPED
 
     def log_tail(self, run_id: RunId) -> str:
         return "Traceback …\nMemoryError: no room\n"

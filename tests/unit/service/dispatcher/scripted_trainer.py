@@ -55,13 +55,17 @@ def write_chunk(number: int, *events: RunEvent) -> Action:
     return act
 
 
-def write_outcome(*, error: RunError | None = None, after: RunStatus | None = ENDED_WELL) -> Action:
+def write_outcome(
+    *, error: RunError | None = None, is_paused: bool = False, after: RunStatus | None = ENDED_WELL
+) -> Action:
     def act(request: RunRequest) -> RunStatus | None:
+        status = "failed" if error else "paused" if is_paused else "succeeded"
+        has_results = status == "succeeded"
         outcome = Outcome(
-            status="failed" if error else "succeeded",
+            status=status,
             error=error,
-            adapter=None if error else AdapterResult(folder="adapter", sha256="b" * 64, bytes=9, archive=ARCHIVE),
-            metrics_csv=None if error else STORED,
+            adapter=AdapterResult(folder="adapter", sha256="b" * 64, bytes=9, archive=ARCHIVE) if has_results else None,
+            metrics_csv=STORED if has_results else None,
             steps=TOTAL_STEPS,
             trained_tokens=60,
             train_seconds=1.0,

@@ -25,7 +25,7 @@ from service.dispatcher.loop import Dispatcher
 from service.dispatcher.validations import Validations
 from service.files.validation import validate_preferences
 from service.identifiers import new_file_id
-from service.jobs.control import cancel_job
+from service.jobs.control import cancel_job, pause_job, resume_job
 from service.jobs.presentation import present_event, present_job
 from service.jobs.submission import Submission, submit_job
 from service.registry import BaseModelEntry
@@ -49,6 +49,10 @@ class MovableClock:
         self.now += timedelta(seconds=seconds)
 
 
+def watch_only(_world: "World", _job_id: JobId) -> None:
+    """What most users do."""
+
+
 @dataclass(slots=True)
 class World:
     context: DispatchContext
@@ -65,9 +69,12 @@ class World:
             self.dispatcher.tick()
             self.clock.advance(seconds=0.2)
 
-    def tick_until_ended(self, job_id: JobId, *, limit: int = 60) -> FineTuningJob:
+    def tick_until_ended(
+        self, job_id: JobId, *, limit: int = 60, user: "Callable[[World, JobId], None]" = watch_only
+    ) -> FineTuningJob:
         for _ in range(limit):
             self.tick()
+            user(self, job_id)
             if self.job(job_id).status in ("succeeded", "failed", "cancelled") and not self.open_runs():
                 return self.job(job_id)
         raise AssertionError(f"{self.job(job_id)} has not ended; open runs: {self.open_runs()}")
@@ -105,6 +112,12 @@ class World:
 
     def cancel(self, job_id: JobId) -> None:
         cancel_job(PROJECT, job_id, database=self.context.database, clock=self.clock)
+
+    def pause(self, job_id: JobId) -> FineTuningJob:
+        return pause_job(PROJECT, job_id, database=self.context.database, clock=self.clock)
+
+    def resume(self, job_id: JobId) -> FineTuningJob:
+        return resume_job(PROJECT, job_id, database=self.context.database, clock=self.clock)
 
     def job(self, job_id: JobId) -> FineTuningJob:
         with self.context.database.read() as session:

@@ -5,17 +5,32 @@ import pytest
 from schemas.fine_tuning import JobStatus
 from service.jobs.lifecycle import ALLOWED, IllegalTransition, advance, is_terminal, parse_status
 
-STATES: tuple[JobStatus, ...] = ("validating_files", "queued", "running", "succeeded", "failed", "cancelled")
+STATES: tuple[JobStatus, ...] = (
+    "validating_files",
+    "queued",
+    "running",
+    "paused",
+    "succeeded",
+    "failed",
+    "cancelled",
+)
 LEGAL: set[tuple[JobStatus, JobStatus]] = {
     ("validating_files", "queued"),
+    ("validating_files", "paused"),
     ("validating_files", "failed"),
     ("validating_files", "cancelled"),
     ("queued", "running"),
+    ("queued", "paused"),
     ("queued", "failed"),
     ("queued", "cancelled"),
     ("running", "succeeded"),
     ("running", "failed"),
+    ("running", "paused"),
     ("running", "cancelled"),
+    ("paused", "validating_files"),
+    ("paused", "queued"),
+    ("paused", "failed"),
+    ("paused", "cancelled"),
 }
 
 
