@@ -14,7 +14,7 @@ GuardAction = Literal["stop", "pause", "warn"]
 LossType = Literal["sigmoid", "ipo", "hinge"]
 LrScheduler = Literal["linear", "cosine", "constant"]
 Precision = Literal["fp32", "bf16"]
-ReferenceType = Literal["initial", "base"]
+ReferenceType = Literal["initial", "base", "sft"]
 
 
 def _auto_or_number(given: object) -> str:
@@ -62,7 +62,12 @@ class LoraOptions(Request):
 
 class ReferenceOptions(Request):
     type: ReferenceType = "initial"
-    """`initial`: the model that training starts from. `base`: the bare base model."""
+    """`initial`: the model that training starts from. `base`: the bare base model. `sft`: that model after maximum
+    likelihood on the preferred completions, from which DPO then starts; for when no SFT model exists."""
+    n_epochs: Annotated[Auto | Annotated[int, Field(ge=1, le=50), Tag("number")], AutoOr] | None = None
+    """Of `sft`, and of it alone; null: automatic there."""
+    learning_rate: Annotated[Auto | Annotated[float, Field(gt=0, le=1), Tag("number")], AutoOr] | None = None
+    """Of `sft`, and of it alone; null: automatic there."""
 
 
 class EvaluationOptions(Request):

@@ -9,6 +9,8 @@ from schemas.ids import FileId, JobId, ProjectId, RunId
 SPEC = "spec.json"
 EVENTS = "events"
 CHECKPOINTS = "checkpoints"
+SFT_CHECKPOINTS = "sft_checkpoints"
+"""Of the phase that estimates the reference; a checkpoint of DPO holds what came of it."""
 ADAPTER = "adapter"
 REFERENCE_AT_START = "reference.safetensors"
 """The reference log-probabilities that the job began with, known ones or none: a later attempt begins with the same."""
@@ -38,5 +40,5 @@ def event_chunk(number: int) -> str:
     return f"{EVENTS}/{number:08d}.jsonl"
 
 
-def checkpoint_prefix(step: int) -> str:
-    return f"{CHECKPOINTS}/step-{step:08d}"
+def checkpoint_prefix(step: int, *, under: str = CHECKPOINTS) -> str:
+    return f"{under}/step-{step:08d}"

@@ -33,6 +33,25 @@ class StepMetrics(Record):
     step_seconds: float
 
 
+class SftMetrics(Record):
+    """One step of the phase that estimates the reference; means over the preferred completions' tokens."""
+
+    step: int
+    total_steps: int
+    """Of the phase."""
+    epoch: float
+    loss: float
+    """Negative log-likelihood a token, in nats."""
+    learning_rate: float
+    grad_norm: float
+    mean_token_accuracy: float
+    trained_tokens: int
+    """Prompt and preferred completion, since the start of the job."""
+    step_seconds: float
+    seconds_left: float
+    """Estimate for the rest of the job, DPO included, by tokens."""
+
+
 class EvaluationMetrics(Record):
     """The policy on the whole validation file after `step`."""
 
@@ -75,6 +94,8 @@ class RunEvent(Record):
     """Key `step:N`; at an evaluation step the same event carries `evaluation` too."""
     evaluation: EvaluationMetrics | None = None
     checkpoint: CheckpointRecord | None = None
+    sft_metrics: SftMetrics | None = None
+    """Key `sft:N`."""
 
 
 class StoredFile(Record):

@@ -6,7 +6,7 @@ hand also works: `python -m trainers RUN_FOLDER`.
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from schemas.base import Record
 from schemas.fine_tuning import GuardAction, LossType, LrScheduler, Precision, ReferenceType
@@ -67,6 +67,13 @@ class GuardParameters(Record):
     action: GuardAction
 
 
+class SftParameters(Record):
+    """Of the phase that estimates the reference; whatever is not here is DPO's: batch size, schedule, clipping."""
+
+    n_epochs: int
+    learning_rate: float
+
+
 class RunSpec(Record):
     version: Literal[1] = 1
     run_id: str
@@ -77,6 +84,8 @@ class RunSpec(Record):
     initial_adapter: AdapterSource | None
     """Set when training starts from an `ft:` model."""
     reference: ReferenceType
+    sft: SftParameters | None = None
+    """Set when the reference is `sft`."""
     training_file: PreferenceFile
     validation_file: PreferenceFile | None
     dpo: DpoParameters
@@ -97,3 +106,9 @@ class RunSpec(Record):
     resume_from: tuple[str, ...]
     """Run folders of earlier attempts, newest first; the first whole checkpoint found there is resumed when the
     run's own folder has none."""
+
+    @model_validator(mode="after")
+    def _check_sft(self) -> "RunSpec":
+        if (self.reference == "sft") != (self.sft is not None):
+            raise ValueError('sft is set when reference is "sft", and then alone')
+        return self

@@ -14,7 +14,7 @@ from schemas.run_layout import CHECKPOINTS, MANIFEST, checkpoint_prefix
 from schemas.run_record import CheckpointManifest, StoredFile
 from trainers.run_folder import RunFolder
 
-MANIFEST_NAME = re.compile(rf"{CHECKPOINTS}/step-(\d+)/{re.escape(MANIFEST)}")
+MANIFEST_NAME = re.compile(rf"step-(\d+)/{re.escape(MANIFEST)}")
 RECOVERY_CHECKPOINTS_KEPT = 2
 
 
@@ -27,10 +27,15 @@ class Checkpoint:
 
 
 def write_checkpoint(
-    folder: RunFolder, step: int, files: Mapping[str, bytes], *, before_commit: Callable[[], None]
+    folder: RunFolder,
+    step: int,
+    files: Mapping[str, bytes],
+    *,
+    before_commit: Callable[[], None],
+    under: str = CHECKPOINTS,
 ) -> None:
     """Write the files, let the caller make known what the checkpoint stands on, then commit by the manifest."""
-    prefix = checkpoint_prefix(step)
+    prefix = checkpoint_prefix(step, under=under)
     for path, content in files.items():
         folder.write(f"{prefix}/{path}", content)
     before_commit()
@@ -38,21 +43,21 @@ def write_checkpoint(
     folder.write(f"{prefix}/{MANIFEST}", manifest.model_dump_json().encode())
 
 
-def newest_whole(folders: Iterable[RunFolder]) -> Checkpoint | None:
+def newest_whole(folders: Iterable[RunFolder], *, under: str = CHECKPOINTS) -> Checkpoint | None:
     """Return the newest whole checkpoint of the first folder that has one."""
     for folder in folders:
-        for step in reversed(_steps(folder)):
-            checkpoint = _read_whole(folder, step)
+        for step in reversed(_steps(folder, under)):
+            checkpoint = _read_whole(folder, step, under)
             if checkpoint is not None:
                 return checkpoint
     return None
 
 
-def prune(folder: RunFolder, *, is_kept: Callable[[int], bool]) -> None:
+def prune(folder: RunFolder, *, is_kept: Callable[[int], bool], under: str = CHECKPOINTS) -> None:
     """Remove recovery checkpoints but the newest two; those that `is_kept` names stay."""
-    recovery = [step for step in _steps(folder) if not is_kept(step)]
+    recovery = [step for step in _steps(folder, under) if not is_kept(step)]
     for step in recovery[:-RECOVERY_CHECKPOINTS_KEPT]:
-        prefix = checkpoint_prefix(step)
+        prefix = checkpoint_prefix(step, under=under)
         # The manifest goes first: a half-removed checkpoint is none.
         for name in [f"{prefix}/{MANIFEST}", *folder.names(prefix)]:
             folder.delete(name)
@@ -62,13 +67,13 @@ def stored_file(path: str, content: bytes) -> StoredFile:
     return StoredFile(path=path, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
 
-def _steps(folder: RunFolder) -> list[int]:
-    matches = [MANIFEST_NAME.fullmatch(name) for name in folder.names(CHECKPOINTS)]
+def _steps(folder: RunFolder, under: str) -> list[int]:
+    matches = [MANIFEST_NAME.fullmatch(name.removeprefix(f"{under}/")) for name in folder.names(under)]
     return sorted(int(match[1]) for match in matches if match)
 
 
-def _read_whole(folder: RunFolder, step: int) -> Checkpoint | None:
-    prefix = checkpoint_prefix(step)
+def _read_whole(folder: RunFolder, step: int, under: str) -> Checkpoint | None:
+    prefix = checkpoint_prefix(step, under=under)
     try:
         manifest = CheckpointManifest.model_validate_json(folder.read(f"{prefix}/{MANIFEST}"))
         files = {file.path: folder.read(f"{prefix}/{file.path}") for file in manifest.files}

@@ -25,6 +25,7 @@ from trainers.events import EventLog, message
 from trainers.models.weight_hashes import hashing_weights
 from trainers.results import Results
 from trainers.run_folder import RunFolder, local_copy
+from trainers.sft.phase import SftPhase
 from trainers.stop_signal import StopSignal, listening_for_stop
 
 
@@ -82,9 +83,11 @@ def _train(
         events.flush()
         loop = TrainingLoop(prepared, spec, folder, workers, events, stop)
         loop.resume()
-        loop.shared_reference.open(prepared, model_folder, base_weights, loop.progress)
         began = time.monotonic()
         try:
+            if spec.sft is not None and loop.progress.step == 0:
+                SftPhase(prepared, spec, spec.sft, folder, workers, events, stop, loop.progress).run()
+            loop.shared_reference.open(prepared, model_folder, base_weights, loop.progress)
             verdict = loop.run()
         finally:
             tally.steps, tally.trained_tokens = loop.progress.step, loop.progress.trained_tokens

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from schemas.base import Record
 from schemas.run_record import EvaluationMetrics, StepMetrics, StoredFile
-from schemas.run_spec import AdapterSource, DpoParameters, LoraParameters, PreferenceFile, RunSpec
+from schemas.run_spec import AdapterSource, DpoParameters, LoraParameters, PreferenceFile, RunSpec, SftParameters
 
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "tokenizers")
 
@@ -26,6 +26,7 @@ class Passport(Record):
     base_weights: tuple[StoredFile, ...]
     initial_adapter_sha256: str | None
     reference: str
+    sft: SftParameters | None
     training_file: SourceFile
     validation_file: SourceFile | None
     spec_sha256: str
@@ -70,6 +71,7 @@ def passport(spec: RunSpec, lineage: Lineage, delivered: Delivered, last: StepMe
         base_weights=lineage.base_weights,
         initial_adapter_sha256=_sha256_of(spec.initial_adapter),
         reference=spec.reference,
+        sft=spec.sft,
         training_file=_source(spec.training_file),
         validation_file=None if spec.validation_file is None else _source(spec.validation_file),
         spec_sha256=lineage.spec_sha256,
@@ -101,11 +103,20 @@ def model_card(spec: RunSpec, delivered: Delivered, last: StepMetrics) -> str:
         length=dpo.max_length,
         r=lora.r,
         alpha=lora.alpha,
-        reference=spec.reference,
+        reference=_describe_reference(spec),
         rows="\n".join(f"| {name} | {value:.4f} |" for name, value in _numbers(delivered).items()),
         delivered=f"{delivered.step.step}: {delivered.why}",
         steps=last.step,
         tokens=last.trained_tokens,
+    )
+
+
+def _describe_reference(spec: RunSpec) -> str:
+    if spec.sft is None:
+        return spec.reference
+    return (
+        f"sft: maximum likelihood on the preferred completions first, {spec.sft.n_epochs} epochs at the learning rate "
+        f"{spec.sft.learning_rate}, then DPO from there; this adapter holds both"
     )
 
 

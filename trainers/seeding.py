@@ -10,6 +10,7 @@ import torch
 ADAPTER_INIT = "adapter"
 ORDER = "order"
 DROPOUT = "dropout"
+SFT = "sft"
 
 
 def derive_seed(seed: int, purpose: str, *place: int) -> int:

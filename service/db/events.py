@@ -20,7 +20,8 @@ class NewEvent:
     level: Literal["info", "warn", "error"]
     message: str
     data: dict[str, Any] | None = None
-    """Metrics; None makes it a message."""
+    type: Literal["message", "metrics"] = "message"
+    """`metrics`: `data` has every metric of an optimizer step, which whoever reads this type relies on."""
 
 
 class EventRepository:
@@ -81,7 +82,7 @@ def _row(job_id: JobId, seq: int, event: NewEvent) -> RunEventRow:
         key=event.key,
         created_at=event.created_at,
         level=event.level,
-        type="message" if event.data is None else "metrics",
+        type=event.type,
         message=event.message,
         data=event.data,
     )

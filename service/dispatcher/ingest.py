@@ -80,10 +80,18 @@ def _add_chunk(session: Session, job: JobRow, run: RunRow, chunk: Chunk, *, now:
 
 
 def _estimate_finish(chunk: Chunk) -> datetime | None:
-    """From the mean time of the chunk's steps; None when it tells no step."""
+    """From the mean time of the chunk's steps, or as its last step before DPO tells it; None when it tells no step."""
     steps = [(event.created_at, event.step_metrics) for event in chunk.events if event.step_metrics]
     if not steps:
-        return None
+        return _estimate_from_sft(chunk)
     mean_s = sum(metrics.step_seconds for _, metrics in steps) / len(steps)
     told_at, last = steps[-1]
     return datetime.fromtimestamp(told_at, UTC) + timedelta(seconds=mean_s * (last.total_steps - last.step))
+
+
+def _estimate_from_sft(chunk: Chunk) -> datetime | None:
+    steps = [(event.created_at, event.sft_metrics) for event in chunk.events if event.sft_metrics]
+    if not steps:
+        return None
+    told_at, last = steps[-1]
+    return datetime.fromtimestamp(told_at, UTC) + timedelta(seconds=last.seconds_left)

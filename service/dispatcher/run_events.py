@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from schemas.ids import RunId
-from schemas.run_record import EvaluationMetrics, RunEvent, StepMetrics
+from schemas.run_record import EvaluationMetrics, RunEvent, SftMetrics, StepMetrics
 from service.db.events import NewEvent
 
 Metrics = dict[str, float | int | str | None]
@@ -15,7 +15,8 @@ def job_event(event: RunEvent) -> NewEvent:
         created_at=datetime.fromtimestamp(event.created_at, UTC),
         level=event.level,
         message=_metrics_message(event.step_metrics, event.evaluation) or event.message,
-        data=_flat_metrics(event.step_metrics, event.evaluation),
+        data=_flat_metrics(event.step_metrics, event.evaluation) or _sft_metrics(event.sft_metrics),
+        type="metrics" if event.step_metrics or event.evaluation else "message",
     )
 
 
@@ -42,3 +43,12 @@ def _flat_metrics(step: StepMetrics | None, evaluation: EvaluationMetrics | None
     if not step and not evaluation:
         return None
     return {**(evaluation.model_dump() if evaluation else {}), **(step.model_dump() if step else {})}
+
+
+def _sft_metrics(sft: SftMetrics | None) -> Metrics | None:
+    """Under names of their own: no reader of DPO's steps takes one of these for its own."""
+    if sft is None:
+        return None
+    told = sft.model_dump(exclude={"seconds_left", "trained_tokens", "step_seconds"})
+    shared = {"trained_tokens": sft.trained_tokens, "step_seconds": sft.step_seconds}
+    return {f"sft_{name}": value for name, value in told.items()} | shared

@@ -32,6 +32,7 @@ def build_run_spec(session: Session, context: DispatchContext, job: JobRow, run:
         model=ModelSource(id=model.base_id, uri=model.entry.uri),
         initial_adapter=_adapter_source(context.store, model.adapter),
         reference=request.method.dpo.reference.type,
+        sft=numbers.sft,
         training_file=_preference_file(context.store, files.training, row_format=job.training_format),
         validation_file=files.validation
         and _preference_file(context.store, files.validation, row_format=job.validation_format),

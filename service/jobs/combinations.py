@@ -1,8 +1,15 @@
 """Pure checks of values against each other and against the model: each is fine alone, not all together."""
 
+import json
 import re
 
-from schemas.fine_tuning import CreateJobRequest, DpoHyperparameters, GuardOptions, ResourceOptions
+from schemas.fine_tuning import (
+    CreateJobRequest,
+    DpoHyperparameters,
+    GuardOptions,
+    ReferenceOptions,
+    ResourceOptions,
+)
 from service.jobs.hyperparameters import resolve_learning_rate
 from service.jobs.job_errors import InvalidJob
 from service.nearest import shown
@@ -17,6 +24,7 @@ def check_combinations(request: CreateJobRequest, entry: BaseModelEntry) -> None
     _check_suffix(request.suffix)
     _check_files(request)
     _check_loss(request.method.dpo.hyperparameters)
+    _check_reference(request.method.dpo.reference)
     _check_sizes(request.method.dpo.hyperparameters, entry)
     _check_guards(request.method.dpo.guards, request.validation_file)
     _check_resources(request.resources, entry)
@@ -44,6 +52,18 @@ def _check_loss(chosen: DpoHyperparameters) -> None:
             'set it to 0, or loss_type to "sigmoid"',
             param=f"{HYPERPARAMETERS}.label_smoothing",
         )
+
+
+def _check_reference(chosen: ReferenceOptions) -> None:
+    if chosen.type == "sft":
+        return
+    for name, value in (("n_epochs", chosen.n_epochs), ("learning_rate", chosen.learning_rate)):
+        if value is not None:
+            raise InvalidJob(
+                f'reference.{name} is {json.dumps(value)} and reference.type is "{chosen.type}", which trains no '
+                'reference; leave it out, or set the type to "sft"',
+                param=f"method.dpo.reference.{name}",
+            )
 
 
 def _check_sizes(chosen: DpoHyperparameters, entry: BaseModelEntry) -> None:

@@ -7,8 +7,8 @@ one pass over a large one.
 import math
 from dataclasses import dataclass
 
-from schemas.fine_tuning import DpoHyperparameters, DpoOptions, EvaluationOptions, Precision
-from schemas.run_spec import DpoParameters, LoraParameters
+from schemas.fine_tuning import DpoHyperparameters, DpoOptions, EvaluationOptions, Precision, ReferenceOptions
+from schemas.run_spec import DpoParameters, LoraParameters, SftParameters
 from service.registry import BaseModelEntry
 
 DEFAULT_BETA = 0.1
@@ -18,6 +18,9 @@ SMALLEST_AUTO_BATCH = 4
 LARGEST_AUTO_BATCH = 32
 EPOCHS_BELOW_PAIRS = ((500, 3), (2_000, 2))
 """Automatic epochs of files with fewer pairs; a larger file is read once."""
+SFT_EPOCHS = 1
+SFT_RATE_FACTOR = 4
+"""Times the model's base rate, which is DPO's: LoRA learns from demonstrations at 1e-4 to 2e-4 (arXiv:2305.14314)."""
 LONGEST_AUTO_LENGTH = 2_048
 EVALUATIONS = 10
 CHECKPOINT_STEPS_MIN = 5
@@ -29,6 +32,7 @@ CHECKPOINT_STEPS_MAX = 100
 class ResolvedHyperparameters:
     dpo: DpoParameters
     lora: LoraParameters
+    sft: SftParameters | None
     precision: Precision
     evaluate_every_steps: int
     checkpoint_every_steps: int
@@ -38,6 +42,7 @@ class ResolvedHyperparameters:
 
 def resolve(options: DpoOptions, *, pairs: int, model: BaseModelEntry) -> ResolvedHyperparameters:
     dpo = _resolve_dpo(options.hyperparameters, pairs=pairs, model=model)
+    sft = _resolve_sft(options.reference, model=model)
     precision = options.precision or model.precision
     total_steps = count_steps(pairs=pairs, batch_size=dpo.batch_size, n_epochs=dpo.n_epochs)
     tenth = math.ceil(total_steps / EVALUATIONS)
@@ -46,10 +51,11 @@ def resolve(options: DpoOptions, *, pairs: int, model: BaseModelEntry) -> Resolv
     return ResolvedHyperparameters(
         dpo=dpo,
         lora=LoraParameters(**options.lora.model_dump()),
+        sft=sft,
         precision=precision,
         evaluate_every_steps=evaluate_every_steps,
         checkpoint_every_steps=min(max(tenth, CHECKPOINT_STEPS_MIN), CHECKPOINT_STEPS_MAX),
-        method=_with_numbers(options, dpo, model, precision=precision, evaluate_every_steps=evaluate_every_steps),
+        method=_with_numbers(options, dpo, sft, model, precision=precision, evaluate_every_steps=evaluate_every_steps),
     )
 
 
@@ -83,6 +89,16 @@ def _resolve_dpo(chosen: DpoHyperparameters, *, pairs: int, model: BaseModelEntr
     )
 
 
+def _resolve_sft(chosen: ReferenceOptions, *, model: BaseModelEntry) -> SftParameters | None:
+    if chosen.type != "sft":
+        return None
+    auto_rate = min(1.0, SFT_RATE_FACTOR * model.base_learning_rate)
+    return SftParameters(
+        n_epochs=SFT_EPOCHS if chosen.n_epochs in (None, "auto") else chosen.n_epochs,
+        learning_rate=auto_rate if chosen.learning_rate in (None, "auto") else chosen.learning_rate,
+    )
+
+
 def _auto_batch_size(pairs: int) -> int:
     """The power of two nearest below `pairs / STEPS_AN_EPOCH`, within bounds and never more than there are pairs."""
     aimed = max(1, pairs // STEPS_AN_EPOCH)
@@ -95,7 +111,13 @@ def _auto_epochs(pairs: int) -> int:
 
 
 def _with_numbers(
-    options: DpoOptions, dpo: DpoParameters, model: BaseModelEntry, *, precision: Precision, evaluate_every_steps: int
+    options: DpoOptions,
+    dpo: DpoParameters,
+    sft: SftParameters | None,
+    model: BaseModelEntry,
+    *,
+    precision: Precision,
+    evaluate_every_steps: int,
 ) -> DpoOptions:
     numbers = {
         "beta": dpo.beta,
@@ -108,6 +130,7 @@ def _with_numbers(
     return options.model_copy(
         update={
             "hyperparameters": options.hyperparameters.model_copy(update=numbers),
+            "reference": options.reference.model_copy(update={} if sft is None else sft.model_dump()),
             "evaluation": EvaluationOptions(every_steps=evaluate_every_steps),
             "precision": precision,
         }

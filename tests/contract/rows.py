@@ -41,7 +41,8 @@ def finish(database: Database, job_id: str, *, to: JobStatus = "succeeded", **ch
 
 def add_step_events(database: Database, job_id: str, steps: range) -> None:
     events = [
-        NewEvent(f"step:{step}", NOW, "info", f"Step {step}", {"step": step, "train_loss": 0.5}) for step in steps
+        NewEvent(f"step:{step}", NOW, "info", f"Step {step}", {"step": step, "train_loss": 0.5}, type="metrics")
+        for step in steps
     ]
     with database.write() as session:
         EventRepository(session).append(JobId(job_id), events)

@@ -107,6 +107,38 @@ def test_a_second_job_on_the_same_data_takes_its_reference_from_the_cache(tmp_pa
         assert ours == theirs
 
 
+def test_a_reference_is_estimated_first_and_the_job_shows_both_phases(tmp_path: Path, models_file: Path) -> None:
+    with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
+        client = serve.client()
+        file = client.files.create(file=("pairs.jsonl", PAIRS), purpose="fine-tune")
+        dpo = {
+            "hyperparameters": {"n_epochs": 1, "batch_size": 4},
+            "reference": {"type": "sft", "n_epochs": 2},
+        }
+        job = client.fine_tuning.jobs.create(
+            model="tiny", training_file=file.id, extra_body={"method": {"type": "dpo", "dpo": dpo}}
+        )
+        ended = wait_for_end(client, job)
+        assert ended.status == "succeeded", ended.error
+        shown = ended.to_dict()["method"]["dpo"]["reference"]
+        assert shown == {"type": "sft", "n_epochs": 2, "learning_rate": 4e-3}
+        events = list(reversed(list(client.fine_tuning.jobs.list_events(job.id, limit=100))))
+        steps = [event.data for event in events if event.type == "metrics"]
+        assert [metrics["step"] for metrics in steps] == [1, 2, 3, 4]
+        assert steps[0]["rewards_margin"] == 0.0
+        phase = [event for event in events if event.data and event.type == "message"]
+        assert [event.data["sft_step"] for event in phase] == list(range(1, 9))
+        assert phase[0].message.startswith("SFT step 1/8: loss ")
+        assert phase[-1].data["sft_loss"] < phase[0].data["sft_loss"]
+        assert phase[-1].data["trained_tokens"] < steps[0]["trained_tokens"]
+        [checkpoint] = client.fine_tuning.jobs.checkpoints.list(job.id).data
+        assert checkpoint.step_number == 4
+        [metrics_csv] = [
+            file_id for file_id in ended.result_files if client.files.retrieve(file_id).filename == "step_metrics.csv"
+        ]
+        assert len(client.files.content(metrics_csv).text.splitlines()) == 1 + 4
+
+
 def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path, models_file: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

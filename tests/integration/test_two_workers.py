@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from schemas.run_layout import ADAPTER, OUTCOME
 from schemas.run_record import Outcome
-from schemas.run_spec import GuardParameters
+from schemas.run_spec import GuardParameters, SftParameters
 from tests.tiny_model import save_tiny_model
 from tests.tiny_runs import losses, make_run, preference_rows, read_events, write_preferences
 from trainers.entrypoint import run
@@ -71,7 +71,26 @@ def test_two_workers_stop_at_the_same_guard_and_deliver_its_best(tmp_path: Path,
 def without_time(metrics: object) -> dict[str, float]:
     if metrics is None:
         return {}
-    return {name: value for name, value in vars(metrics).items() if name != "step_seconds"}
+    return {name: value for name, value in vars(metrics).items() if name not in ("step_seconds", "seconds_left")}
+
+
+def test_two_workers_estimate_the_reference_as_one_does(tmp_path: Path, model: Path) -> None:
+    """Nine pairs, four a step: in each epoch's last step one worker has nothing to do."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, workers in ((one, 1), (two, 2)):
+        folder.mkdir()
+        training = write_preferences(folder / "nine.jsonl", preference_rows(9))
+        sft = SftParameters(n_epochs=2, learning_rate=5e-3)
+        make_run(folder, model, training_file=training, workers=workers, reference="sft", sft=sft)
+    run(str(one))
+    ended = run_on_two(two)
+    assert ended.returncode == 0, ended.stderr
+    pairs = list(zip(read_events(one), read_events(two), strict=True))
+    assert len(pairs) == 17
+    for ours, theirs in pairs:
+        assert ours.key == theirs.key
+        assert without_time(ours.sft_metrics) == pytest.approx(without_time(theirs.sft_metrics), rel=1e-5, abs=1e-5)
+        assert without_time(ours.step_metrics) == pytest.approx(without_time(theirs.step_metrics), rel=1e-4, abs=1e-4)
 
 
 def test_two_workers_fill_the_reference_cache_and_take_from_it(tmp_path: Path, model: Path) -> None:

@@ -16,6 +16,8 @@ from schemas.preference_rows import Message, PreferencePair
 from trainers.data.preference_dataset import PreferenceRow
 from trainers.errors import TrainerError, UnusableModel
 
+PAIRS_NAMED = 8
+
 
 @dataclass(frozen=True, slots=True)
 class PairTokens:
@@ -80,6 +82,13 @@ def tokenize_rows(
             tokenized.became_equal.append(row.line)
         tokenized.pairs.append(pair)
     return tokenized
+
+
+def name_pairs(pairs: Sequence[PairTokens]) -> str:
+    """Name the first of them for a message, and count the rest."""
+    named = ", ".join(pair.name for pair in pairs[:PAIRS_NAMED])
+    rest = len(pairs) - PAIRS_NAMED
+    return f"{named} and {rest} more" if rest > 0 else named
 
 
 def split_at_boundary(

@@ -54,7 +54,12 @@ class PaddedLayout:
 
     def states(self, pairs: Sequence[PairTokens]) -> LogitStates:
         batch = pad_pairs(pairs, pad_token_id=self.pad_token_id)
-        return _join(self._side_states(batch.chosen), self._side_states(batch.rejected))
+        chosen = self._side_states(batch.chosen)
+        if not any(pair.rejected for pair in pairs):
+            return LogitStates(
+                torch.cat([chosen.lengths, torch.zeros_like(chosen.lengths)]), chosen.targets, chosen.logits_NV
+            )
+        return _join(chosen, self._side_states(batch.rejected))
 
     def _side_states(self, side_on_host: PaddedSide) -> LogitStates:
         side = side_on_host.to(self.device)

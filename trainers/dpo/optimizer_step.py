@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from schemas.run_record import StepMetrics
 from schemas.run_spec import RunSpec
+from trainers.data.chat_tokens import name_pairs
 from trainers.distributed import Workers
 from trainers.dpo.plan import micro_batches, shard
 from trainers.dpo.prepare import Prepared
@@ -27,7 +28,6 @@ from trainers.seeding import seed_dropout
 from trainers.stop_signal import StopSignal
 
 PRECISION_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}
-PAIRS_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class OptimizerStep:
         objective = self.prepared.objective
         if not objective.policy.starts_at_reference:
             return
-        if self.spec.initial_adapter is not None and self.spec.lora.dropout > 0:
+        if objective.policy.reference_adapter is not None and self.spec.lora.dropout > 0:
             # Dropout alone moves an adapter that is not zero: look at the policy without it.
             still = score_without_dropout(objective, passes, self.prepared.pairs, reference)
             summed = self.workers.sum(still)
@@ -124,9 +124,7 @@ class OptimizerStep:
         )
 
     def _describe_non_finite(self, step: int, indices: Sequence[int]) -> str:
-        names = [self.prepared.pairs[index].name for index in indices]
-        rest = len(names) - PAIRS_NAMED
-        named = ", ".join(names[:PAIRS_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+        named = name_pairs([self.prepared.pairs[index] for index in indices])
         return (
             f"the loss or its gradient is not a finite number at step {step}; its pairs: {named}. "
             "Lower the learning rate or look at these rows; the checkpoints before this step are kept"

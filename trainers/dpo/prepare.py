@@ -80,6 +80,8 @@ def _started(spec: RunSpec, policy: Policy, plan: StepPlan, held_out: int) -> Ru
     learning = sum(parameter.numel() for parameter in policy.parameters())
     held_out_text = f" ({held_out} held out)" if held_out else ""
     match spec.initial_adapter, spec.reference:
+        case _, "sft":
+            reference = "this model after SFT on the preferred completions"
         case None, _:
             reference = "the base model"
         case _, "initial":

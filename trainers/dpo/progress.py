@@ -21,6 +21,8 @@ from trainers.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LEARNING, Poli
 
 OPTIMIZER = "optimizer.safetensors"
 REFERENCE = "reference.safetensors"
+REFERENCE_ADAPTER = "reference_adapter.safetensors"
+"""Where the job estimated its reference: no file of the spec could give it back."""
 HISTORY = "history.jsonl"
 BEST_ADAPTER = "best_adapter.safetensors"
 
@@ -38,6 +40,8 @@ class Progress:
     history: list[HistoryEntry] = field(default_factory=list)
     best_adapter: bytes | None = None
     """Weights that a guard which stops the run would deliver; None without such guards."""
+    tokens_before: int = 0
+    """Trained before the first step, by SFT."""
 
     @property
     def step(self) -> int:
@@ -45,7 +49,7 @@ class Progress:
 
     @property
     def trained_tokens(self) -> int:
-        return self.history[-1].step.trained_tokens if self.history else 0
+        return self.history[-1].step.trained_tokens if self.history else self.tokens_before
 
 
 def adapter_bytes(policy: Policy) -> bytes:
@@ -69,38 +73,49 @@ def checkpoint_files(progress: Progress, policy: Policy, optimizer: Optimizer, *
     adapter = adapter_files(policy, adapter_bytes(policy), base_model=base_model)
     history = "".join(f"{entry.model_dump_json()}\n" for entry in progress.history)
     best = {} if progress.best_adapter is None else {BEST_ADAPTER: progress.best_adapter}
-    return best | {
-        **{f"{ADAPTER}/{name}": content for name, content in adapter.items()},
-        OPTIMIZER: save(_optimizer_tensors(optimizer)),
-        REFERENCE: save({"log_probs": progress.reference.log_probs_D2}),
-        HISTORY: history.encode(),
-    }
+    frozen = {REFERENCE_ADAPTER: save(policy.reference_weights())} if policy.reference_is_estimated else {}
+    return (
+        best
+        | frozen
+        | {
+            **{f"{ADAPTER}/{name}": content for name, content in adapter.items()},
+            OPTIMIZER: save_optimizer(optimizer),
+            REFERENCE: save({"log_probs": progress.reference.log_probs_D2}),
+            HISTORY: history.encode(),
+        }
+    )
 
 
 def restore(files: Mapping[str, bytes], progress: Progress, policy: Policy, optimizer: Optimizer) -> None:
     """Put policy, optimizer and progress where the checkpoint was made."""
-    policy.load_adapter_weights(load(files[f"{ADAPTER}/{ADAPTER_WEIGHTS}"]))
-    _load_optimizer(optimizer, load(files[OPTIMIZER]))
+    load_adapter(files, policy)
+    if policy.reference_is_estimated:
+        policy.load_reference_weights(load(files[REFERENCE_ADAPTER]))
+    load_optimizer(optimizer, files[OPTIMIZER])
     progress.reference.log_probs_D2.copy_(load(files[REFERENCE])["log_probs"])
     progress.best_adapter = files.get(BEST_ADAPTER)
     progress.history[:] = [HistoryEntry.model_validate_json(line) for line in files[HISTORY].splitlines()]
+
+
+def load_adapter(files: Mapping[str, bytes], policy: Policy) -> None:
+    policy.load_adapter_weights(load(files[f"{ADAPTER}/{ADAPTER_WEIGHTS}"]))
+
+
+def save_optimizer(optimizer: Optimizer) -> bytes:
+    states = optimizer.state_dict()["state"]
+    return save({f"{number}.{name}": value for number, state in states.items() for name, value in state.items()})
+
+
+def load_optimizer(optimizer: Optimizer, content: bytes) -> None:
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, value in load(content).items():
+        number, _, name = key.partition(".")
+        states.setdefault(int(number), {})[name] = value
+    whole = optimizer.state_dict()
+    optimizer.load_state_dict({"state": states, "param_groups": whole["param_groups"]})
 
 
 def _with_base_model(config_json: str, base_model: str) -> bytes:
     settings = json.loads(config_json)
     settings["base_model_name_or_path"] = base_model
     return (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
-
-
-def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    states = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": value for number, state in states.items() for name, value in state.items()}
-
-
-def _load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    states: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        number, _, name = key.partition(".")
-        states.setdefault(int(number), {})[name] = value
-    whole = optimizer.state_dict()
-    optimizer.load_state_dict({"state": states, "param_groups": whole["param_groups"]})

@@ -1,6 +1,7 @@
 """The policy: a frozen base with one LoRA adapter that learns; the reference is the same base with that adapter off.
 
 Training that starts from an `ft:` model adds a frozen copy of its adapter, since there "off" would be another model.
+So does training that estimates its reference first, by SFT.
 PEFT's own `disable_adapter` and `set_adapter` do the switching.
 """
 
@@ -55,6 +56,8 @@ class Policy:
     """None: the reference is the bare base."""
     starts_at_reference: bool
     """Before the first step the policy equals its reference."""
+    reference_is_estimated: bool = False
+    """The frozen adapter is what this job's SFT made of it."""
 
     def parameters(self) -> list[Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -106,6 +109,16 @@ class Policy:
     def load_adapter_weights(self, weights: dict[str, Tensor]) -> None:
         _load_weights(self.model, weights, adapter=LEARNING)
 
+    def reference_weights(self) -> dict[str, Tensor]:
+        return _weights(self.model, adapter=FROZEN)
+
+    def load_reference_weights(self, weights: dict[str, Tensor]) -> None:
+        _load_weights(self.model, weights, adapter=FROZEN)
+
+    def freeze_as_reference(self) -> None:
+        """Make the frozen adapter what the learning one is now."""
+        self.load_reference_weights(self.adapter_weights())
+
 
 def add_lora(
     model: PreTrainedModel, lora: LoraParameters, *, initial: InitialAdapter | None, reference: ReferenceType, seed: int
@@ -124,16 +137,16 @@ def add_lora(
     except ValueError as reason:  # PEFT's word for layers that it cannot adapt
         raise InvalidLoraTargets(f"these layers cannot be adapted: {reason}") from reason
     policy.eval()
-    if initial is None:
-        return Policy(policy, reference_adapter=None, starts_at_reference=True)
-    _load_weights(policy, initial.weights, adapter=LEARNING)
-    if reference == "base":
-        return Policy(policy, reference_adapter=None, starts_at_reference=False)
+    if initial is not None:
+        _load_weights(policy, initial.weights, adapter=LEARNING)
+    is_estimated = reference == "sft"
+    if reference == "base" or (initial is None and not is_estimated):
+        return Policy(policy, reference_adapter=None, starts_at_reference=initial is None)
     policy.add_adapter(FROZEN, config)
-    _load_weights(policy, initial.weights, adapter=FROZEN)
+    _load_weights(policy, _weights(policy, adapter=LEARNING), adapter=FROZEN)
     policy.set_adapter(LEARNING)
     policy.eval()
-    return Policy(policy, reference_adapter=FROZEN, starts_at_reference=True)
+    return Policy(policy, FROZEN, starts_at_reference=True, reference_is_estimated=is_estimated)
 
 
 def read_adapter(config_json: bytes, weights: bytes, *, sha256: str) -> InitialAdapter:

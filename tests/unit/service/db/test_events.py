@@ -13,7 +13,7 @@ from tests.unit.service.db.rows import NOW, add_job
 
 
 def step_event(step: int, message: str = "a step") -> NewEvent:
-    return NewEvent(f"step:{step}", NOW, "info", message, {"step": step})
+    return NewEvent(f"step:{step}", NOW, "info", message, {"step": step}, type="metrics")
 
 
 def append(database: Database, job_id: JobId, events: list[NewEvent]) -> int:

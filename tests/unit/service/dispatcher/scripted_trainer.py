@@ -9,6 +9,7 @@ from schemas.run_record import (
     Outcome,
     RunError,
     RunEvent,
+    SftMetrics,
     StepMetrics,
     StoredFile,
 )
@@ -31,6 +32,15 @@ def step_event(step: int) -> RunEvent:
         | {"step": step, "total_steps": TOTAL_STEPS, "trained_tokens": 10 * step, "step_seconds": 2.0}
     )
     return RunEvent(key=f"step:{step}", created_at=CREATED_AT + step, level="info", message="", step_metrics=metrics)
+
+
+def sft_event(step: int) -> RunEvent:
+    metrics = SftMetrics.model_validate(
+        dict.fromkeys(SftMetrics.model_fields, 2.5)
+        | {"step": step, "total_steps": 4, "trained_tokens": 10 * step, "seconds_left": 30.0}
+    )
+    told = message_event(f"sft:{step}", f"SFT step {step}/4: loss 2.5000")
+    return told.model_copy(update={"sft_metrics": metrics, "created_at": CREATED_AT + step})
 
 
 def checkpoint_event(step: int) -> RunEvent:

@@ -8,6 +8,7 @@ from schemas.run_spec import RunSpec
 from tests.unit.service.dispatcher.scripted_backend import ScriptedBackend
 from tests.unit.service.dispatcher.scripted_trainer import (
     checkpoint_event,
+    sft_event,
     step_event,
     whole_run,
     write_chunk,
@@ -76,6 +77,19 @@ def test_a_running_job_tells_when_it_will_be_done(tmp_path: Path) -> None:
         world.tick(times=3)
         # step 1 of 6 was told at 1,700,000,001 and a step takes 2 s
         assert world.job(job_id).estimated_finish == 1_700_000_011
+
+
+def test_a_job_that_estimates_its_reference_first_tells_when_all_will_be_done(tmp_path: Path) -> None:
+    backend = ScriptedBackend(lambda _: [write_chunk(1, sft_event(1), sft_event(2))])
+    with open_world(tmp_path, backend) as world:
+        job_id = world.submit(method={"dpo": {"reference": {"type": "sft"}}})
+        world.tick(times=3)
+        assert world.job(job_id).estimated_finish == 1_700_000_002 + 30
+        last = world.events(job_id)[-1]
+        assert (last.type, last.message) == ("message", "SFT step 2/4: loss 2.5000")
+        assert last.data is not None
+        assert (last.data["sft_step"], last.data["sft_loss"], last.data["trained_tokens"]) == (2, 2.5, 20)
+        assert "step" not in last.data
 
 
 def test_a_failed_outcome_fails_the_job_with_its_error(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """`"auto"` becomes numbers, by tables."""
 
+from typing import Literal
+
 import pytest
 
-from schemas.fine_tuning import DpoHyperparameters, DpoOptions, EvaluationOptions, LoraOptions
+from schemas.fine_tuning import DpoHyperparameters, DpoOptions, EvaluationOptions, LoraOptions, ReferenceOptions
+from schemas.run_spec import SftParameters
 from service.jobs.hyperparameters import count_steps, resolve
 from service.registry import BaseModelEntry
 
@@ -47,6 +50,38 @@ def test_learning_rate(given: dict[str, float], learning_rate: float, multiplier
     resolved = resolve(options(**given), pairs=100, model=MODEL)
     assert resolved.dpo.learning_rate == pytest.approx(learning_rate)
     assert resolved.method.hyperparameters.learning_rate_multiplier == multiplier
+
+
+@pytest.mark.parametrize(
+    ("given", "n_epochs", "learning_rate"),
+    [
+        pytest.param({}, 1, 2e-4, id="nothing said"),
+        pytest.param({"n_epochs": "auto", "learning_rate": "auto"}, 1, 2e-4, id="auto"),
+        pytest.param({"n_epochs": 3, "learning_rate": 1e-4}, 3, 1e-4, id="numbers"),
+    ],
+)
+def test_the_phase_that_estimates_the_reference(given: dict[str, object], n_epochs: int, learning_rate: float) -> None:
+    asked = DpoOptions(reference=ReferenceOptions.model_validate({"type": "sft", **given}))
+    resolved = resolve(asked, pairs=64, model=MODEL)
+    assert resolved.sft == SftParameters(n_epochs=n_epochs, learning_rate=learning_rate)
+    shown = resolved.method.reference
+    assert (shown.type, shown.n_epochs, shown.learning_rate) == ("sft", n_epochs, learning_rate)
+    again = DpoOptions.model_validate_json(resolved.method.model_dump_json())
+    assert resolve(again, pairs=64, model=MODEL).sft == resolved.sft
+
+
+def test_a_model_with_a_high_base_rate_has_a_rate_that_can_be_sent_again() -> None:
+    hot = MODEL.model_copy(update={"base_learning_rate": 0.5})
+    resolved = resolve(DpoOptions(reference=ReferenceOptions(type="sft")), pairs=64, model=hot)
+    assert resolved.sft is not None
+    assert resolved.sft.learning_rate == 1.0
+
+
+@pytest.mark.parametrize("kind", ["initial", "base"])
+def test_other_references_train_nothing(kind: Literal["initial", "base"]) -> None:
+    resolved = resolve(DpoOptions(reference=ReferenceOptions(type=kind)), pairs=64, model=MODEL)
+    assert resolved.sft is None
+    assert resolved.method.reference == ReferenceOptions(type=kind, n_epochs=None, learning_rate=None)
 
 
 @pytest.mark.parametrize(("model_reads", "max_length"), [(512, 512), (8192, 2048)])

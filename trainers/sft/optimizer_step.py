@@ -1,0 +1,111 @@
+"""One optimizer step of SFT over all workers: gradients and numbers summed, finiteness checked, weights moved."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+
+from schemas.run_record import SftMetrics
+from schemas.run_spec import RunSpec, SftParameters
+from trainers.data.chat_tokens import PairTokens, name_pairs
+from trainers.distributed import Workers
+from trainers.dpo.plan import StepPlan, micro_batches, shard
+from trainers.dpo.schedule import learning_rate
+from trainers.dpo.step import Objective
+from trainers.dpo.train import TOKENS_A_PASS
+from trainers.errors import NonFiniteLoss
+from trainers.seeding import seed_dropout
+from trainers.sft.step import TokenSums, accumulate_gradients, predicted_tokens
+from trainers.stop_signal import StopSignal
+
+
+@dataclass(slots=True)
+class SftStep:
+    objective: Objective
+    optimizer: AdamW
+    plan: StepPlan
+    pairs: Sequence[PairTokens]
+    """Without their rejected sides."""
+    spec: RunSpec
+    sft: SftParameters
+    workers: Workers
+    stop: StopSignal
+    dpo_tokens: float
+    """What DPO passes after this phase, as tokens of a training pass."""
+    _passed_tokens: int = field(default=0, init=False)
+    """In this attempt, and how long it took."""
+    _passed_s: float = field(default=0.0, init=False)
+
+    def make(self, step: int, *, trained_tokens: int) -> tuple[SftMetrics, bool]:
+        """Make `step`. Returns its numbers, and whether any worker was asked to stop.
+
+        Raises: NonFiniteLoss.
+        """
+        began = time.perf_counter()
+        indices = self.plan.batch(step)
+        rate = self._set_learning_rate(step)
+        sums, grad_norm, stops = self._sum_gradients(step, indices)
+        if not math.isfinite(sums.nats) or not math.isfinite(grad_norm):
+            raise NonFiniteLoss(self._describe_non_finite(step, indices))
+        self.optimizer.step()
+        step_seconds = time.perf_counter() - began
+        self._passed_tokens += sum(self.pairs[index].packed_length for index in indices)
+        self._passed_s += step_seconds
+        metrics = SftMetrics(
+            step=step,
+            total_steps=self.plan.total_steps,
+            epoch=step / self.plan.steps_per_epoch,
+            loss=sums.nats / max(1.0, sums.tokens),
+            learning_rate=rate,
+            grad_norm=grad_norm,
+            mean_token_accuracy=sums.correct / max(1.0, sums.tokens),
+            trained_tokens=trained_tokens + int(sums.trained_tokens),
+            step_seconds=step_seconds,
+            seconds_left=self._estimate_seconds_left(step),
+        )
+        return metrics, stops
+
+    def _set_learning_rate(self, step: int) -> float:
+        rate = learning_rate(
+            step,
+            total_steps=self.plan.total_steps,
+            peak=self.sft.learning_rate,
+            warmup_ratio=self.spec.dpo.warmup_ratio,
+            scheduler=self.spec.dpo.lr_scheduler,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _sum_gradients(self, step: int, indices: Sequence[int]) -> tuple[TokenSums, float, bool]:
+        workers, parameters = self.workers, self.objective.policy.parameters()
+        self.optimizer.zero_grad(set_to_none=True)
+        seed_dropout(self.plan.seed, step=step, rank=workers.rank)
+        mine = shard(indices, self.pairs, rank=workers.rank, world_size=workers.world_size)
+        cut = micro_batches(mine, self.pairs, token_budget=TOKENS_A_PASS[workers.device.type])
+        passes = [[self.pairs[index] for index in part] for part in cut]
+        step_tokens = max(1, predicted_tokens([self.pairs[index] for index in indices]))
+        sums = accumulate_gradients(self.objective, passes, step_tokens=step_tokens)
+        stops = torch.tensor([float(self.stop.is_requested)], dtype=torch.float64, device=workers.device)
+        summed = workers.sum(torch.cat([sums, stops]))
+        workers.sum_gradients(parameters)
+        norm = clip_grad_norm_(parameters, self.spec.dpo.max_grad_norm)
+        *totals, stopping, grad_norm = torch.cat([summed, norm.double().view(1)]).tolist()
+        return TokenSums(*totals), grad_norm, stopping > 0
+
+    def _estimate_seconds_left(self, step: int) -> float:
+        """For the rest of the job, at this attempt's time a token."""
+        epochs_left = (self.plan.total_steps - step) / self.plan.steps_per_epoch
+        tokens_left = epochs_left * sum(pair.packed_length for pair in self.pairs) + self.dpo_tokens
+        return tokens_left * self._passed_s / max(1, self._passed_tokens)
+
+    def _describe_non_finite(self, step: int, indices: Sequence[int]) -> str:
+        return (
+            f"the loss or its gradient is not a finite number at SFT step {step}; its pairs: "
+            f"{name_pairs([self.pairs[index] for index in indices])}. "
+            "Lower method.dpo.reference.learning_rate or look at these rows"
+        )

@@ -1,0 +1,52 @@
+"""One step of maximum likelihood on the preferred completions: its gradient and its sums.
+
+N = predicted tokens of the completions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from trainers.data.chat_tokens import PairTokens
+from trainers.dpo.step import Objective
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSums:
+    nats: float
+    """Of negative log-likelihood."""
+    tokens: float
+    correct: float
+    """Those that are the policy's argmax."""
+    trained_tokens: float
+    """With the prompts'."""
+
+
+def demonstrations(pairs: Sequence[PairTokens]) -> list[PairTokens]:
+    """Return the pairs without their rejected sides, which then cost no layout anything."""
+    return [replace(pair, rejected=()) for pair in pairs]
+
+
+def predicted_tokens(pairs: Sequence[PairTokens]) -> int:
+    """Count the preferred completions' tokens that have a token before them."""
+    return sum(len(pair.chosen) if pair.prompt else max(0, len(pair.chosen) - 1) for pair in pairs)
+
+
+def accumulate_gradients(objective: Objective, passes: Sequence[Sequence[PairTokens]], *, step_tokens: int) -> Tensor:
+    """Add this worker's part of the gradient of the mean loss over the step's tokens, pass by pass.
+
+    Returns: its `TokenSums` as a vector, float64.
+    """
+    total = torch.zeros(4, dtype=torch.float64, device=objective.device)
+    for pairs in passes:
+        with objective.policy.with_dropout():
+            states = objective.layout.states(pairs)
+        log_probs_N, correct_N = states.log_probs()
+        nats = -log_probs_N.float().sum()
+        torch.autograd.backward(nats / step_tokens)
+        trained_tokens = sum(pair.packed_length for pair in pairs)
+        sums = [nats.detach(), states.lengths.sum(), correct_N.sum(), torch.tensor(trained_tokens)]
+        total += torch.stack([value.to(objective.device, torch.float64) for value in sums])
+    return total
