@@ -28,9 +28,17 @@ class PairTokens:
     row_id: str | None
 
     @property
+    def common_tokens(self) -> int:
+        """First tokens of the completions that are the same in both."""
+        places = enumerate(zip(self.chosen, self.rejected, strict=False))
+        return next(
+            (place for place, (one, other) in places if one != other), min(len(self.chosen), len(self.rejected))
+        )
+
+    @property
     def packed_length(self) -> int:
-        """Tokens with the prompt counted once."""
-        return len(self.prompt) + len(self.chosen) + len(self.rejected)
+        """Tokens with those that both sides begin with counted once."""
+        return len(self.prompt) + len(self.chosen) + len(self.rejected) - self.common_tokens
 
     @property
     def longest_row(self) -> int:
@@ -76,7 +84,7 @@ def tokenize_rows(
         if len(whole.prompt) >= max_length:
             tokenized.prompt_too_long.append(row.line)
             continue
-        pair = _cut(whole, max_length=max_length)
+        pair = cut(whole, max_length=max_length)
         tokenized.cut_completions += (pair.chosen != whole.chosen) + (pair.rejected != whole.rejected)
         if pair.chosen == pair.rejected:
             tokenized.became_equal.append(row.line)
@@ -140,6 +148,6 @@ def _as_dicts(messages: str | tuple[Message, ...]) -> list[dict[str, Any]]:
     return [message.model_dump(exclude_none=True) for message in messages if not isinstance(message, str)]
 
 
-def _cut(pair: PairTokens, *, max_length: int) -> PairTokens:
+def cut(pair: PairTokens, *, max_length: int) -> PairTokens:
     room = max_length - len(pair.prompt)
     return PairTokens(pair.prompt, pair.chosen[:room], pair.rejected[:room], line=pair.line, row_id=pair.row_id)

@@ -1,4 +1,6 @@
-"""Packed batches: `[prompt | chosen | rejected]` end to end, prompts once, no padding, the head only at completions.
+"""Packed batches: `[shared | chosen | rejected]` end to end, no padding, the head only at completions.
+
+Shared are the prompt and the completions' common first tokens: computed once, they predict for both sides.
 
 M = predicted completion tokens: the chosen sides of all pairs, then the rejected ones, end to end. N = packed tokens.
 D = hidden size, V = vocabulary.
@@ -13,14 +15,15 @@ from torch import Tensor, nn
 from trainers.data.chat_tokens import PairTokens
 from trainers.dpo.completion_head import score_tokens
 from trainers.models.lora import Policy
-from trainers.models.packed_attention import Segment, attend_packed
+from trainers.models.packed_attention import attend_packed
+from trainers.models.packed_segments import Segment
 
 
 @dataclass(frozen=True, slots=True)
 class PackedRow:
     token_ids_N: Tensor
     position_ids_N: Tensor
-    """Rejected tokens count on from the prompt, as if no chosen ones lay between."""
+    """Rejected tokens count on from the shared ones, as if no chosen ones lay between."""
     predictor_M: Tensor
     """Index of the token whose hidden state predicts: a side's first token is predicted by the prompt's last."""
     target_M: Tensor
@@ -70,22 +73,24 @@ def pack_pairs(pairs: Sequence[PairTokens], *, device: torch.device) -> PackedRo
     """Lay pairs end to end. A side's token without a token before it (an empty prompt) is not predicted."""
     token_ids: list[int] = []
     position_ids: list[int] = []
+    segments: list[Segment] = []
     chosen, rejected = _Side(), _Side()
     for pair in pairs:
-        start, prompt = len(token_ids), len(pair.prompt)
-        after_chosen = start + prompt + len(pair.chosen)
-        token_ids += pair.prompt + pair.chosen + pair.rejected
-        position_ids += range(prompt + len(pair.chosen))
-        position_ids += range(prompt, prompt + len(pair.rejected))
-        chosen.add(pair.chosen, begins_at=start + prompt, prompt_end=start + prompt - 1 if prompt else None)
-        rejected.add(pair.rejected, begins_at=after_chosen, prompt_end=start + prompt - 1 if prompt else None)
+        start, common, prompt = len(token_ids), pair.common_tokens, len(pair.prompt)
+        segment = Segment(prompt + common, len(pair.chosen) - common, len(pair.rejected) - common)
+        token_ids += pair.prompt + pair.chosen + pair.rejected[common:]
+        position_ids += [*range(prompt + len(pair.chosen)), *range(segment.shared, prompt + len(pair.rejected))]
+        after_shared, after_chosen = start + segment.shared, start + prompt + len(pair.chosen)
+        segments.append(segment)
+        chosen.add(pair.chosen, [*range(start, after_chosen)])
+        rejected.add(pair.rejected, [*range(start, after_shared), *range(after_chosen, len(token_ids))])
     return PackedRow(
         torch.tensor(token_ids, device=device),
         torch.tensor(position_ids, device=device),
         torch.tensor(chosen.predictors + rejected.predictors, dtype=torch.long, device=device),
         torch.tensor(chosen.targets + rejected.targets, dtype=torch.long, device=device),
         torch.tensor(chosen.lengths + rejected.lengths, device=device),
-        tuple(Segment(len(pair.prompt), len(pair.chosen), len(pair.rejected)) for pair in pairs),
+        tuple(segments),
     )
 
 
@@ -97,13 +102,12 @@ class _Side:
         self.targets: list[int] = []
         self.lengths: list[int] = []
 
-    def add(self, completion: tuple[int, ...], *, begins_at: int, prompt_end: int | None) -> None:
-        before = [] if prompt_end is None else [prompt_end]
-        predicted = completion if prompt_end is not None else completion[1:]
-        predictors = (before + list(range(begins_at, begins_at + len(completion))))[: len(predicted)]
+    def add(self, completion: tuple[int, ...], places: list[int]) -> None:
+        """`places`: where the prompt and the completion lie in the packed row; each token predicts the next."""
+        predictors = places[:-1][-len(completion) :] if completion else []
         self.predictors += predictors
-        self.targets += predicted
-        self.lengths.append(len(predicted))
+        self.targets += completion[len(completion) - len(predictors) :]
+        self.lengths.append(len(predictors))
 
 
 def _head_weight(policy: Policy) -> Tensor:

@@ -1,32 +1,24 @@
-"""Attention over packed pairs: each pair is `[prompt | chosen | rejected]`, its prompt computed once.
+"""Attention over packed pairs: each pair is `[shared | chosen | rejected]`, what both sides begin with computed once.
 
-Chosen attends to the prompt and itself, rejected to the prompt and itself, nothing to another pair (arXiv:2410.20305).
-Registered as an attention implementation of transformers and not as a mask, so the model builds no mask and hands the
-`segments` given to its forward through to `packed_pairs_attention`.
+Chosen attends to the shared tokens and itself, rejected to the shared tokens and itself, nothing to another pair
+(arXiv:2410.20305). Registered as an attention implementation of transformers and not as a mask, so the model builds no
+mask and hands the `segments` given to its forward through to `packed_pairs_attention`.
 
 H = heads, N = packed tokens, E = head size
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from trainers.models.packed_attention_cpu import attend_on_cpu
+from trainers.models.packed_attention_cuda import attend_on_cuda
+from trainers.models.packed_segments import Segment
+
 PACKED_PAIRS = "packed_pairs"
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One pair's token counts in the packed row, in this order."""
-
-    prompt: int
-    chosen: int
-    rejected: int
 
 
 class NotServedPacked(ValueError):
@@ -69,34 +61,8 @@ def packed_pairs_attention(
         raise NotServedPacked("packed attention has no masks, soft caps or sinks")
     if sliding_window is not None and sliding_window < longest_row:
         raise NotServedPacked(f"a pair of {longest_row} tokens is longer than the model's window of {sliding_window}")
-    outputs, start = [], 0
-    for segment in segments:
-        after_prompt, after_chosen = start + segment.prompt, start + segment.prompt + segment.chosen
-        end = after_chosen + segment.rejected
-        if after_chosen > start:
-            outputs.append(_attend_causally(query_1HNE, key_1HNE, value_1HNE, slice(start, after_chosen), scaling))
-        if segment.rejected:
-            seen = (slice(start, after_prompt), slice(after_chosen, end))
-            outputs.append(
-                scaled_dot_product_attention(
-                    query_1HNE[:, :, after_chosen:end],
-                    torch.cat([key_1HNE[:, :, part] for part in seen], dim=2),
-                    torch.cat([value_1HNE[:, :, part] for part in seen], dim=2),
-                    attn_mask=_lower_right_causal(segment, query_1HNE.device),
-                    scale=scaling,
-                    enable_gqa=True,
-                )
-            )
-        start = end
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
-
-
-def _attend_causally(query: Tensor, key: Tensor, value: Tensor, row: slice, scaling: float | None) -> Tensor:
-    query_row, key_row, value_row = query[:, :, row], key[:, :, row], value[:, :, row]
-    return scaled_dot_product_attention(query_row, key_row, value_row, is_causal=True, scale=scaling, enable_gqa=True)
-
-
-def _lower_right_causal(segment: Segment, device: torch.device) -> Tensor:
-    """Rejected token i sees the whole prompt and rejected tokens 0 to i."""
-    shape = (segment.rejected, segment.prompt + segment.rejected)
-    return torch.ones(shape, dtype=torch.bool, device=device).tril(segment.prompt)
+    if query_1HNE.is_cuda:
+        if query_1HNE.dtype.itemsize != 2:
+            raise NotServedPacked("packed attention on a GPU computes in half precision alone")
+        return attend_on_cuda(query_1HNE, key_1HNE, value_1HNE, segments, scaling), None
+    return attend_on_cpu(query_1HNE, key_1HNE, value_1HNE, segments, scaling), None

@@ -1,5 +1,6 @@
 """Packed = padded: the same log-probs, argmaxes and LoRA gradients, whatever the lengths."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import pytest
@@ -20,13 +21,15 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from schemas.run_spec import LoraParameters
-from trainers.data.chat_tokens import PairTokens
+from trainers.data.chat_tokens import PairTokens, cut
 from trainers.dpo.batch import PaddedLayout
 from trainers.dpo.packed_batch import PackedLayout, pack_pairs
-from trainers.dpo.scores import Layout
+from trainers.dpo.plan import micro_batches, shard
+from trainers.dpo.scores import Layout, score
 from trainers.models.fused_lora import fuse_lora_layers
 from trainers.models.lora import Policy, add_lora
 from trainers.models.packed_attention import NotServedPacked
+from trainers.models.packed_segments import Segment
 
 VOCABULARY = 64
 CPU = torch.device("cpu")
@@ -67,13 +70,21 @@ def make_policy(config: PretrainedConfig, *, targets: tuple[str, ...] | Literal[
     return policy
 
 
-def make_pair(prompt: int, chosen: int, rejected: int, *, seed: int) -> PairTokens:
+def make_pair(prompt: int, chosen: int, rejected: int, *, seed: int, common: int = 0) -> PairTokens:
+    """`common`: how many of the completions' first tokens are the same, if there are so many."""
     tokens = torch.randint(3, VOCABULARY, (prompt + chosen + rejected,), generator=torch.Generator().manual_seed(seed))
     ids = tuple(tokens.tolist())
-    return PairTokens(ids[:prompt], ids[prompt : prompt + chosen], ids[prompt + chosen :], line=seed, row_id=None)
+    chosen_ids, rejected_ids = ids[prompt : prompt + chosen], ids[prompt + chosen :]
+    common = min(common, chosen, rejected)
+    return PairTokens(ids[:prompt], chosen_ids, chosen_ids[:common] + rejected_ids[common:], line=seed, row_id=None)
 
 
-PAIRS = [make_pair(5, 3, 7, seed=1), make_pair(1, 9, 2, seed=2), make_pair(12, 1, 1, seed=3)]
+PAIRS = [
+    make_pair(5, 3, 7, seed=1),
+    make_pair(1, 9, 2, seed=2),
+    make_pair(12, 1, 1, seed=3),
+    make_pair(3, 6, 8, seed=4, common=4),
+]
 
 
 def gradients_of(
@@ -99,22 +110,57 @@ def test_packed_pairs_score_and_learn_as_padded_ones(name: str) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@st.composite
+def drawn_pairs(draw: st.DrawFn) -> list[PairTokens]:
+    """Pairs of any lengths, some cut by a `max_length`; each side has a token to predict."""
+    sizes = st.tuples(st.integers(0, 20), st.integers(0, 15), st.integers(0, 15), st.integers(0, 15))
+    drawn = draw(st.lists(sizes.filter(lambda n: n[0] + min(n[1:3]) >= 1), min_size=1, max_size=5))
+    max_length = draw(st.integers(2, 40))
+    pairs = [make_pair(*size[:3], seed=seed, common=size[3]) for seed, size in enumerate(drawn)]
+    kept = [cut(pair, max_length=max_length) for pair in pairs if len(pair.prompt) < max_length]
+    return kept or pairs
+
+
 @settings(max_examples=25, deadline=None)
-@given(
-    lengths=st.lists(
-        st.tuples(st.integers(0, 20), st.integers(0, 15), st.integers(0, 15)).filter(lambda n: n[0] + min(n[1:]) >= 1),
-        min_size=1,
-        max_size=5,
-    )
-)
-def test_lengths_of_any_kind_give_the_padded_log_probs(lengths: list[tuple[int, int, int]]) -> None:
-    pairs = [make_pair(*sizes, seed=number) for number, sizes in enumerate(lengths)]
+@given(pairs=drawn_pairs())
+def test_lengths_of_any_kind_give_the_padded_log_probs(pairs: list[PairTokens]) -> None:
     with torch.no_grad():
         expected = PaddedLayout(LLAMA, CPU, pad_token_id=0).states(pairs)
-        packed = PackedLayout(LLAMA, CPU, longest_row=24).states(pairs)
+        packed = PackedLayout(LLAMA, CPU, longest_row=36).states(pairs)
     assert packed.lengths.tolist() == expected.lengths.tolist()
     torch.testing.assert_close(packed.log_probs()[0], expected.log_probs()[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(packed.logits(0, 7), expected.logits(0, 7), rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(pairs=drawn_pairs(), token_budget=st.integers(1, 120), workers=st.integers(1, 3))
+def test_no_budget_and_no_number_of_workers_changes_the_gradient(
+    pairs: list[PairTokens], token_budget: int, workers: int
+) -> None:
+    """The sum over all workers' packed passes is the padded gradient of all pairs at once."""
+    expected = sum_of_margins(PaddedLayout(LLAMA, CPU, pad_token_id=0), [pairs])
+    passes = [
+        [pairs[index] for index in indices]
+        for rank in range(workers)
+        for indices in micro_batches(
+            shard(range(len(pairs)), pairs, rank=rank, world_size=workers), pairs, token_budget=token_budget
+        )
+    ]
+    assert sorted(pair.line for part in passes for pair in part) == sorted(pair.line for pair in pairs)
+    torch.testing.assert_close(
+        sum_of_margins(PackedLayout(LLAMA, CPU, longest_row=36), passes), expected, rtol=1e-3, atol=1e-4
+    )
+
+
+def sum_of_margins(layout: Layout, passes: Sequence[Sequence[PairTokens]]) -> torch.Tensor:
+    """The gradient of the sum of log p(chosen) - log p(rejected) over all pairs."""
+    LLAMA.model.zero_grad()
+    for pairs in passes:
+        scores = score(layout, pairs)
+        (scores.chosen.log_probs_B - scores.rejected.log_probs_B).sum().backward()
+    return torch.cat(
+        [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in LLAMA.parameters()]
+    )
 
 
 def test_the_prompts_last_token_predicts_both_first_tokens() -> None:
@@ -123,6 +169,15 @@ def test_the_prompts_last_token_predicts_both_first_tokens() -> None:
     assert row.position_ids_N.tolist() == [0, 1, 2, 3, 2]
     assert row.predictor_M.tolist() == [1, 2, 1]
     assert row.target_M.tolist() == [20, 21, 30]
+
+
+def test_first_words_that_both_sides_share_are_computed_once_and_predict_for_both() -> None:
+    row = pack_pairs([PairTokens((10,), (20, 21, 22), (20, 21, 30, 31), line=1, row_id=None)], device=CPU)
+    assert row.token_ids_N.tolist() == [10, 20, 21, 22, 30, 31]
+    assert row.position_ids_N.tolist() == [0, 1, 2, 3, 3, 4]
+    assert row.predictor_M.tolist() == [0, 1, 2, 0, 1, 2, 4]
+    assert row.target_M.tolist() == [20, 21, 22, 20, 21, 30, 31]
+    assert row.segments == (Segment(shared=3, chosen=1, rejected=2),)
 
 
 def test_a_window_shorter_than_a_pair_is_refused() -> None:
