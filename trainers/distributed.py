@@ -33,6 +33,13 @@ class Workers:
             dist.all_reduce(total)
         return total
 
+    def all(self, holds: bool) -> bool:
+        """Whether it holds on every worker; with several of them the host waits for the answer."""
+        if self.world_size == 1:
+            return holds
+        failures = torch.tensor([float(not holds)], device=self.device)
+        return not bool(self.sum(failures).item())
+
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Sum gradients in place; a worker without pairs in this step counts as zero."""
         if self.world_size == 1:

@@ -6,7 +6,7 @@ errors travel between processes by pickle, hence one positional message each.
     TrainerError
     ├── InvalidTrainingFile · InvalidValidationFile
     ├── UnusableModel · UnusableAdapter · InvalidLoraTargets
-    └── NonFiniteLoss · ReferenceContractBroken
+    └── NonFiniteLoss · NotEnoughMemory · ReferenceContractBroken
     RunStopped (not the user's doing)
 """
 
@@ -47,6 +47,11 @@ class InvalidLoraTargets(TrainerError):
 
 class NonFiniteLoss(TrainerError):
     code = "non_finite_loss"
+
+
+class NotEnoughMemory(TrainerError):
+    code = "not_enough_memory"
+    param = "method.dpo.hyperparameters.max_length"
 
 
 class ReferenceContractBroken(TrainerError):

@@ -17,13 +17,18 @@ from tests.tiny_runs import losses, make_run, preference_rows, read_events, writ
 from trainers.entrypoint import run
 
 ROOT = Path(__file__).parents[2]
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "trainers")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
 
 
-def run_on_two(folder: Path) -> subprocess.CompletedProcess[str]:
+def run_on_two(folder: Path, *arguments: str, module: str = "trainers") -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [*TORCHRUN, str(folder)], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+        [*TORCHRUN, module, str(folder), *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -66,6 +71,19 @@ def test_two_workers_stop_at_the_same_guard_and_deliver_its_best(tmp_path: Path,
     outcome = Outcome.model_validate_json((tmp_path / "run" / OUTCOME).read_bytes())
     assert (outcome.status, outcome.steps) == ("succeeded", 4)
     assert [event.key for event in read_events(tmp_path / "run")][-3:] == ["guard:4", "checkpoint:4", "finished"]
+
+
+def test_one_worker_out_of_memory_makes_both_make_the_step_again(tmp_path: Path, model: Path) -> None:
+    for name, workers in (("roomy", 1), ("cramped", 2)):
+        make_run(tmp_path / name, model, workers=workers)
+    run(str(tmp_path / "roomy"))
+    ended = run_on_two(tmp_path / "cramped", "40", module="tests.cramped_layout")
+    assert ended.returncode == 0, ended.stderr
+    assert losses(tmp_path / "cramped") == pytest.approx(losses(tmp_path / "roomy"), rel=1e-5)
+    told = [event.message for event in read_events(tmp_path / "cramped") if event.level == "warn"]
+    assert told == [
+        "Out of memory at step 1: passes have at most 32 tokens from now on, not 1,024; results stay the same"
+    ]
 
 
 def without_time(metrics: object) -> dict[str, float]:

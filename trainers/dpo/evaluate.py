@@ -18,6 +18,7 @@ from trainers.dpo.plan import micro_batches, shard
 from trainers.dpo.scores import CompletionStates, PairScores, gather_scores
 from trainers.dpo.step import Objective, pair_losses
 from trainers.metrics import FIELDS, PairSums, as_vector, from_vector
+from trainers.pass_memory import all_fit
 
 POSITIONS_AT_ONCE = 128
 """Positions whose logits over the whole vocabulary, of policy and reference, are held at a time."""
@@ -56,10 +57,10 @@ def evaluate(
     *,
     token_budget: int,
 ) -> PairSums:
-    """Return the sums over all validation pairs of all workers."""
+    """Return the sums over all validation pairs of all workers. Raises: RanOutOfMemory."""
     mine = shard(range(len(pairs)), pairs, rank=workers.rank, world_size=workers.world_size)
     total = torch.zeros(len(FIELDS), dtype=torch.float64, device=objective.device)
-    with torch.no_grad():
+    with all_fit(workers), torch.no_grad():
         for indices in micro_batches(mine, pairs, token_budget=token_budget):
             total += _sums(objective, [pairs[index] for index in indices], reference)
     return from_vector(workers.sum(total).tolist())

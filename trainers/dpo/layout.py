@@ -13,7 +13,9 @@ from trainers.data.chat_tokens import PairTokens
 from trainers.dpo.batch import PaddedLayout
 from trainers.dpo.packed_batch import PackedLayout
 from trainers.dpo.scores import Layout
+from trainers.errors import NotEnoughMemory
 from trainers.models.lora import Policy
+from trainers.pass_memory import is_out_of_memory
 
 COMPARED_PAIRS = 2
 LOOKED_AT_PAIRS = 64
@@ -32,7 +34,10 @@ class ChosenLayout:
 def choose_layout(
     policy: Policy, pairs: Sequence[PairTokens], *, device: torch.device, pad_token_id: int
 ) -> ChosenLayout:
-    """Compare both layouts' log-probs on a few short pairs; of the longest one its length is enough."""
+    """Compare both layouts' log-probs on a few short pairs; of the longest one its length is enough.
+
+    Raises: NotEnoughMemory.
+    """
     padded = PaddedLayout(policy, device, pad_token_id)
     packed = PackedLayout(policy, device, longest_row=max(pair.longest_row for pair in pairs))
     short = sorted(pairs[:LOOKED_AT_PAIRS], key=lambda pair: pair.packed_length)[:COMPARED_PAIRS]
@@ -41,6 +46,8 @@ def choose_layout(
             difference = _largest_difference(packed, padded, short)
     # Whatever a model that was not built for extra arguments raises, the padded layout serves it.
     except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as reason:
+        if is_out_of_memory(reason):
+            raise NotEnoughMemory(f"out of memory on {COMPARED_PAIRS} short pairs; take a smaller model") from reason
         return ChosenLayout(padded, why_padded=str(reason))
     tolerance = TOLERANCE_NATS[policy.causal_lm().dtype]
     if not difference <= tolerance:  # so that NaN is a difference too

@@ -1,6 +1,7 @@
 """One optimizer step over all workers: gradients and numbers summed, contract and finiteness checked, weights moved.
 
-The host waits for the device once a step, for the numbers that are told. D = pairs of the step.
+The host waits for the device once a step, for the numbers that are told, and with several workers once more, to agree
+that all of them had enough memory. D = pairs of the step.
 """
 
 import math
@@ -22,8 +23,10 @@ from trainers.dpo.progress import Progress
 from trainers.dpo.reference import ReferenceTable, check_first_step
 from trainers.dpo.schedule import learning_rate
 from trainers.dpo.step import accumulate_gradients, score_without_dropout
+from trainers.dpo.token_budget import TokenBudget
 from trainers.errors import NonFiniteLoss
 from trainers.metrics import FIELDS, PairSums, StepPosition, are_finite, from_vector, step_metrics
+from trainers.pass_memory import all_fit
 from trainers.seeding import seed_dropout
 from trainers.stop_signal import StopSignal
 
@@ -36,18 +39,23 @@ class OptimizerStep:
     spec: RunSpec
     workers: Workers
     stop: StopSignal
-    token_budget: int
+    budget: TokenBudget
 
     def make(self, step: int, progress: Progress) -> tuple[StepMetrics, bool]:
         """Make `step`. Returns its numbers, and whether any worker was asked to stop.
 
-        Raises: NonFiniteLoss, ReferenceContractBroken.
+        Raises: NonFiniteLoss, NotEnoughMemory, ReferenceContractBroken.
         """
         began = time.perf_counter()
         plan = self.prepared.plan
         indices = plan.batch(step)
         rate = self._set_learning_rate(step)
-        sums, grad_norm, stops = self._sum_gradients(step, indices, progress.reference)
+        sums, grad_norm, stops = self.budget.fit(
+            lambda: self._sum_gradients(step, indices, progress.reference),
+            indices,
+            self.prepared.pairs,
+            during=f"at step {step}",
+        )
         if not are_finite(sums) or not math.isfinite(grad_norm):
             raise NonFiniteLoss(self._describe_non_finite(step, indices))
         self.prepared.optimizer.step()
@@ -80,9 +88,10 @@ class OptimizerStep:
         self.prepared.optimizer.zero_grad(set_to_none=True)
         seed_dropout(self.spec.seed, step=step, rank=workers.rank)
         is_first_pass = not reference.knows(indices)
-        mine = accumulate_gradients(
-            self.prepared.objective, passes, self.prepared.pairs, reference, step_pairs=len(indices)
-        )
+        with all_fit(workers):
+            mine = accumulate_gradients(
+                self.prepared.objective, passes, self.prepared.pairs, reference, step_pairs=len(indices)
+            )
         stops = torch.tensor([float(self.stop.is_requested)], dtype=torch.float64, device=workers.device)
         summed = workers.sum(torch.cat([mine, stops]))
         if is_first_pass and workers.world_size > 1:
@@ -97,7 +106,7 @@ class OptimizerStep:
     def _passes(self, indices: Sequence[int]) -> list[list[int]]:
         pairs, workers = self.prepared.pairs, self.workers
         mine = shard(indices, pairs, rank=workers.rank, world_size=workers.world_size)
-        return micro_batches(mine, pairs, token_budget=self.token_budget)
+        return micro_batches(mine, pairs, token_budget=self.budget.tokens)
 
     def _share_reference(self, indices: list[int], passes: list[list[int]], reference: ReferenceTable) -> None:
         """Tell the other workers what this one has computed: the next epoch deals the pairs out anew."""

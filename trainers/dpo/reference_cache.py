@@ -19,7 +19,7 @@ from torch import Tensor
 from trainers.data.chat_tokens import PairTokens
 from trainers.run_folder import RunFolder
 
-KERNEL_VERSION = 1
+KERNEL_VERSION = 2
 """Raise it with every change of the layouts, the attention or the head that changes their numbers."""
 ENTRY_DTYPES = (torch.float32, torch.uint8)
 

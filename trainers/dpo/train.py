@@ -16,14 +16,13 @@ from trainers.dpo.prepare import Prepared
 from trainers.dpo.progress import HistoryEntry, Progress, checkpoint_files, restore
 from trainers.dpo.reference import ReferenceTable
 from trainers.dpo.shared_reference import SharedReference
+from trainers.dpo.token_budget import TokenBudget
 from trainers.errors import ReferenceContractBroken, RunStopped
 from trainers.events import EventLog, message
 from trainers.metrics import evaluation_metrics
 from trainers.models.lora import ADAPTER_WEIGHTS
 from trainers.run_folder import RunFolder
 from trainers.stop_signal import StopSignal
-
-TOKENS_A_PASS = {"cpu": 1024, "cuda": 8192}
 
 
 class TrainingLoop:
@@ -37,9 +36,9 @@ class TrainingLoop:
         self._folder = folder
         self._workers = workers
         self._events = events
-        self._token_budget = TOKENS_A_PASS[workers.device.type]
+        self._budget = TokenBudget(workers, events)
         self._reference_states = ReferenceStates()
-        self._optimizer_step = OptimizerStep(prepared, spec, workers, stop, self._token_budget)
+        self._optimizer_step = OptimizerStep(prepared, spec, workers, stop, self._budget)
         self._earlier = [RunFolder(folder.resolve(uri)) for uri in spec.resume_from]
         self._guarding = Guarding(spec, events, self._earlier)
 
@@ -91,8 +90,12 @@ class TrainingLoop:
         if not pairs or not is_due:
             return None
         self._events.flush()
-        sums = evaluate(
-            self._prepared.objective, pairs, self._workers, self._reference_states, token_budget=self._token_budget
+        objective, states, budget = self._prepared.objective, self._reference_states, self._budget
+        sums = budget.fit(
+            lambda: evaluate(objective, pairs, self._workers, states, token_budget=budget.tokens),
+            range(len(pairs)),
+            pairs,
+            during=f"evaluating after step {step}",
         )
         return evaluation_metrics(sums, step=step, total_steps=total)
 

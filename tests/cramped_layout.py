@@ -1,0 +1,45 @@
+"""Packed layouts on a device that has memory for so many tokens of a pass and no more.
+
+`python -m tests.cramped_layout RUN_FOLDER ROOM`, under torchrun, is `python -m trainers` with worker 1 cramped.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+
+from trainers.data.chat_tokens import PairTokens
+from trainers.dpo.packed_batch import HiddenStates, PackedLayout
+from trainers.entrypoint import run
+
+States = Callable[[PackedLayout, Sequence[PairTokens]], HiddenStates]
+
+
+def ask_a_gpu_for_too_much() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def ask_the_host_for_too_much() -> None:
+    torch.empty(2**55)
+
+
+def cramped(room_tokens: int, *, allocate: Callable[[], None]) -> States:
+    """Return `PackedLayout.states` that calls `allocate`, which raises, for passes of more tokens than that.
+
+    Passes without gradient need little and are not counted.
+    """
+    roomy = PackedLayout.states
+
+    def states(layout: PackedLayout, pairs: Sequence[PairTokens]) -> HiddenStates:
+        if torch.is_grad_enabled() and sum(pair.packed_length for pair in pairs) > room_tokens:
+            allocate()
+        return roomy(layout, pairs)
+
+    return states
+
+
+if __name__ == "__main__":
+    if os.environ["RANK"] == "1":
+        PackedLayout.states = cramped(int(sys.argv[2]), allocate=ask_the_host_for_too_much)  # type: ignore[method-assign]
+    run(sys.argv[1])

@@ -1,0 +1,80 @@
+"""Out of memory: smaller passes, the same numbers, and a word about it; a pair that is too long alone ends the job."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.cramped_layout import ask_a_gpu_for_too_much, ask_the_host_for_too_much, cramped
+from tests.tiny_runs import losses, make_run, preference_rows, read_events, write_preferences
+from tests.unit.trainers.dpo.test_plan import LENGTHS, pairs_of
+from trainers.distributed import Workers
+from trainers.dpo.packed_batch import PackedLayout
+from trainers.dpo.plan import micro_batches, shard
+from trainers.dpo.token_budget import lower_budget
+from trainers.entrypoint import run
+from trainers.pass_memory import RanOutOfMemory, all_fit
+
+ROOM = 40
+"""Tokens: more than the longest of the runs' pairs has, less than two of them have."""
+
+
+@pytest.mark.parametrize("allocate", [ask_a_gpu_for_too_much, ask_the_host_for_too_much], ids=["gpu", "host"])
+def test_a_step_that_runs_out_of_memory_is_made_again_in_smaller_passes(
+    allocate: Callable[[], None], tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("roomy", "cramped"):
+        folder = tmp_path / name
+        folder.mkdir()
+        validation = write_preferences(folder / "validation.jsonl", preference_rows(3, first=30))
+        make_run(folder, tiny_model, validation_file=validation)
+    run(str(tmp_path / "roomy"))
+    monkeypatch.setattr(PackedLayout, "states", cramped(ROOM, allocate=allocate))
+    run(str(tmp_path / "cramped"))
+    assert losses(tmp_path / "cramped") == pytest.approx(losses(tmp_path / "roomy"), rel=1e-5)
+    warnings = [event.message for event in read_events(tmp_path / "cramped") if event.level == "warn"]
+    assert warnings == [
+        "Out of memory at step 1: passes have at most 64 tokens from now on, not 1,024; results stay the same",
+        "Out of memory at step 1: passes have at most 32 tokens from now on, not 64; results stay the same",
+    ]
+
+
+def test_a_pair_that_does_not_fit_alone_ends_the_job_with_what_to_lower(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "run", tiny_model)
+    monkeypatch.setattr(PackedLayout, "states", cramped(25, allocate=ask_a_gpu_for_too_much))
+    outcome = run(str(tmp_path / "run"))
+    assert outcome is not None
+    assert outcome.error is not None
+    assert outcome.error.code == "not_enough_memory"
+    assert "at step 1" in outcome.error.message
+    assert "Lower max_length" in outcome.error.message
+
+
+@settings(deadline=None)
+@given(lengths=LENGTHS, token_budget=st.integers(1, 2_000), world_size=st.integers(1, 4))
+def test_a_lower_budget_cuts_further_or_there_is_none(lengths: list[int], token_budget: int, world_size: int) -> None:
+    pairs = pairs_of(lengths)
+
+    def passes(budget: int) -> list[list[int]]:
+        shards = [shard(range(len(pairs)), pairs, rank=rank, world_size=world_size) for rank in range(world_size)]
+        return [part for mine in shards for part in micro_batches(mine, pairs, token_budget=budget)]
+
+    lower = lower_budget(range(len(pairs)), pairs, token_budget=token_budget, world_size=world_size)
+    if lower is None:
+        assert len(passes(token_budget)) == len(pairs)
+    else:
+        assert lower < token_budget
+        assert len(passes(lower)) > len(passes(token_budget))
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    alone = Workers(0, 1, torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="shapes"), all_fit(alone):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(RanOutOfMemory), all_fit(alone):
+        raise MemoryError

@@ -1,0 +1,39 @@
+"""Out of memory in a pass: noticed on every worker at once, so that all of them can make the step again, smaller."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from trainers.distributed import Workers
+
+CPU_ALLOCATOR = "DefaultCPUAllocator: "
+"""How torch's plain RuntimeError begins when the host has no memory left, after the place in its source."""
+
+
+class RanOutOfMemory(Exception):
+    """A worker, perhaps another one, had no memory for a pass."""
+
+
+@contextmanager
+def all_fit(workers: Workers) -> Iterator[None]:
+    """Do something that allocates and has no collectives of its own, but for more of these contexts.
+
+    Raises: RanOutOfMemory, on every worker when one ran out.
+    """
+    fits = True
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fits = False
+    # The error is gone here, and with it the frames that held the pass's tensors.
+    if not workers.all(fits):
+        if workers.device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise RanOutOfMemory
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_ALLOCATOR in str(error)
