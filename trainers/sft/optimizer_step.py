@@ -16,8 +16,9 @@ from trainers.distributed import Workers
 from trainers.dpo.plan import StepPlan, micro_batches, shard
 from trainers.dpo.schedule import learning_rate
 from trainers.dpo.step import Objective
-from trainers.dpo.train import TOKENS_A_PASS
+from trainers.dpo.token_budget import TokenBudget
 from trainers.errors import NonFiniteLoss
+from trainers.pass_memory import all_fit
 from trainers.seeding import seed_dropout
 from trainers.sft.step import TokenSums, accumulate_gradients, predicted_tokens
 from trainers.stop_signal import StopSignal
@@ -34,6 +35,7 @@ class SftStep:
     sft: SftParameters
     workers: Workers
     stop: StopSignal
+    budget: TokenBudget
     dpo_tokens: float
     """What DPO passes after this phase, as tokens of a training pass."""
     _passed_tokens: int = field(default=0, init=False)
@@ -43,12 +45,14 @@ class SftStep:
     def make(self, step: int, *, trained_tokens: int) -> tuple[SftMetrics, bool]:
         """Make `step`. Returns its numbers, and whether any worker was asked to stop.
 
-        Raises: NonFiniteLoss.
+        Raises: NonFiniteLoss, NotEnoughMemory.
         """
         began = time.perf_counter()
         indices = self.plan.batch(step)
         rate = self._set_learning_rate(step)
-        sums, grad_norm, stops = self._sum_gradients(step, indices)
+        sums, grad_norm, stops = self.budget.fit(
+            lambda: self._sum_gradients(step, indices), indices, self.pairs, during=f"at SFT step {step}"
+        )
         if not math.isfinite(sums.nats) or not math.isfinite(grad_norm):
             raise NonFiniteLoss(self._describe_non_finite(step, indices))
         self.optimizer.step()
@@ -86,10 +90,11 @@ class SftStep:
         self.optimizer.zero_grad(set_to_none=True)
         seed_dropout(self.plan.seed, step=step, rank=workers.rank)
         mine = shard(indices, self.pairs, rank=workers.rank, world_size=workers.world_size)
-        cut = micro_batches(mine, self.pairs, token_budget=TOKENS_A_PASS[workers.device.type])
+        cut = micro_batches(mine, self.pairs, token_budget=self.budget.tokens)
         passes = [[self.pairs[index] for index in part] for part in cut]
         step_tokens = max(1, predicted_tokens([self.pairs[index] for index in indices]))
-        sums = accumulate_gradients(self.objective, passes, step_tokens=step_tokens)
+        with all_fit(workers):
+            sums = accumulate_gradients(self.objective, passes, step_tokens=step_tokens)
         stops = torch.tensor([float(self.stop.is_requested)], dtype=torch.float64, device=workers.device)
         summed = workers.sum(torch.cat([sums, stops]))
         workers.sum_gradients(parameters)

@@ -25,6 +25,7 @@ from trainers.dpo.progress import (
     load_optimizer,
     save_optimizer,
 )
+from trainers.dpo.token_budget import TokenBudget
 from trainers.errors import RunStopped
 from trainers.events import EventLog, message
 from trainers.run_folder import RunFolder
@@ -82,6 +83,7 @@ class SftPhase:
             self.sft,
             self.workers,
             self.stop,
+            TokenBudget(self.workers, self.events),
             dpo_tokens=sum(pair.packed_length for pair in pairs) * (dpo.n_epochs + REFERENCE_PASS),
         )
 
