@@ -11,9 +11,27 @@ from schemas.base import Request, Response
 
 JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 GuardAction = Literal["stop", "pause", "warn"]
-LossType = Literal["sigmoid", "ipo", "hinge"]
+LossType = Literal[
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+    "sigmoid_norm",
+]
+FDivergence = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
 LrScheduler = Literal["linear", "cosine", "constant"]
 Precision = Literal["fp32", "bf16"]
+Quantization = Literal["nf4"]
 ReferenceType = Literal["initial", "base", "sft"]
 
 
@@ -24,6 +42,18 @@ def _auto_or_number(given: object) -> str:
 Auto = Annotated[Literal["auto"], Tag("auto")]
 AutoOr = Discriminator(_auto_or_number)
 """One error a field: without it pydantic reports a wrong number and a wrong "auto" for the same value."""
+
+
+def _name_or_mixture(given: object) -> str:
+    return "mixture" if isinstance(given, dict) else "name"
+
+
+LossWeight = Annotated[float, Field(gt=0, le=1_000_000)]
+LossMixture = Annotated[dict[LossType, LossWeight], Field(min_length=1)]
+LossChoice = Annotated[
+    Annotated[LossType, Tag("name")] | Annotated[LossMixture, Tag("mixture")], Discriminator(_name_or_mixture)
+]
+"""One loss, or the weights of several that are summed."""
 
 
 class DpoHyperparameters(Request):
@@ -38,9 +68,20 @@ class DpoHyperparameters(Request):
     """Times the model's registered base rate."""
     learning_rate: Annotated[Auto | Annotated[float, Field(gt=0, le=1), Tag("number")], AutoOr] = "auto"
     """Overrides the multiplier."""
-    loss_type: LossType = "sigmoid"
+    loss_type: LossChoice = "sigmoid"
+    """TRL 1.16's names."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Probability that a label is flipped (cDPO, arXiv:2305.18290 app.)."""
+    """Probability that a label is flipped: of `sigmoid` (then cDPO's loss), `robust`, `exo_pair` and both `aot`."""
+    f_divergence: FDivergence = "reverse_kl"
+    """What the policy's distance to the reference is measured in (f-DPO, arXiv:2309.16240)."""
+    f_alpha_divergence_coef: float | None = None
+    """α of `alpha_divergence`. Null: 0.5."""
+    ld_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Weight of the tokens past the length of the pair's shorter side (LD-DPO, arXiv:2409.06411). Null: 1."""
+    use_weighting: bool = False
+    """Weigh each pair by how likely the policy is to write it (WPO, arXiv:2406.11827)."""
+    discopop_tau: Annotated[float, Field(gt=0)] | None = None
+    """Temperature of `discopop`. Null: 0.05."""
     max_length: Annotated[Auto | Annotated[int, Field(ge=16, le=32_768), Tag("number")], AutoOr] = "auto"
     """Tokens of prompt + completion."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -58,6 +99,9 @@ class LoraOptions(Request):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: ModuleNames | Literal["all-linear"] = "all-linear"
     use_rslora: bool = False
+    """Scale by alpha / √r (arXiv:2312.03732)."""
+    use_dora: bool = False
+    """Learn each weight's magnitude beside its direction (arXiv:2402.09353)."""
 
 
 class ReferenceOptions(Request):
@@ -98,6 +142,8 @@ class DpoOptions(Request):
     guards: GuardOptions | None = None
     precision: Precision | None = None
     """Null: the model's registered precision."""
+    quantization: Quantization | None = None
+    """`nf4`: the frozen base in 4 bits, on GPUs (QLoRA, arXiv:2305.14314)."""
 
 
 class MethodRequest(Request):

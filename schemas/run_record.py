@@ -26,6 +26,7 @@ class StepMetrics(Record):
     logps_chosen: float
     logps_rejected: float
     perplexity_chosen: float
+    perplexity_rejected: float
     train_mean_token_accuracy: float
     """Share of chosen tokens that are the policy's argmax."""
     trained_tokens: int
@@ -65,6 +66,7 @@ class EvaluationMetrics(Record):
     valid_logps_chosen: float
     valid_logps_rejected: float
     valid_perplexity_chosen: float
+    valid_perplexity_rejected: float
     valid_mean_token_accuracy: float
     valid_kl: float
     """Mean exact KL(policy || reference) per completion position, in nats."""

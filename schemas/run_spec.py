@@ -9,7 +9,15 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from schemas.base import Record
-from schemas.fine_tuning import GuardAction, LossType, LrScheduler, Precision, ReferenceType
+from schemas.fine_tuning import (
+    FDivergence,
+    GuardAction,
+    LossType,
+    LrScheduler,
+    Precision,
+    Quantization,
+    ReferenceType,
+)
 from schemas.preference_rows import RowFormat
 
 
@@ -34,9 +42,19 @@ class PreferenceFile(Record):
 
 
 class DpoParameters(Record):
+    """What has a default is off by it: a spec of an earlier version means the same as it did."""
+
     beta: float
-    loss_type: LossType
+    loss_type: LossType | dict[LossType, float]
     label_smoothing: float
+    f_divergence: FDivergence = "reverse_kl"
+    f_alpha_divergence_coef: float = 0.5
+    """Read with `alpha_divergence` alone."""
+    ld_alpha: float | None = None
+    """Null: every token counts once."""
+    use_weighting: bool = False
+    discopop_tau: float = 0.05
+    """Read with `discopop` alone."""
     max_length: int
     """Tokens of prompt + completion; longer rows lose the end of their completion."""
     batch_size: int
@@ -48,6 +66,11 @@ class DpoParameters(Record):
     weight_decay: float
     max_grad_norm: float
 
+    @property
+    def loss_weights(self) -> dict[LossType, float]:
+        """The losses that are summed, with their weights."""
+        return self.loss_type if isinstance(self.loss_type, dict) else {self.loss_type: 1.0}
+
 
 class LoraParameters(Record):
     r: int
@@ -55,6 +78,7 @@ class LoraParameters(Record):
     dropout: float
     target_modules: tuple[str, ...] | Literal["all-linear"]
     use_rslora: bool
+    use_dora: bool = False
 
 
 class GuardParameters(Record):
@@ -91,6 +115,8 @@ class RunSpec(Record):
     dpo: DpoParameters
     lora: LoraParameters
     precision: Precision
+    quantization: Quantization | None = None
+    """Of the frozen base; null: none."""
     seed: int
     workers: Annotated[int, Field(ge=1)]
     gpus_per_worker: int

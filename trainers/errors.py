@@ -5,7 +5,7 @@ errors travel between processes by pickle, hence one positional message each.
 
     TrainerError
     ├── InvalidTrainingFile · InvalidValidationFile
-    ├── UnusableModel · UnusableAdapter · InvalidLoraTargets
+    ├── UnusableModel · UnusableAdapter · InvalidLoraTargets · QuantizationUnavailable
     └── NonFiniteLoss · NotEnoughMemory · ReferenceContractBroken
     RunStopped (not the user's doing)
 """
@@ -43,6 +43,11 @@ class UnusableAdapter(TrainerError):
 class InvalidLoraTargets(TrainerError):
     code = "invalid_lora_target_modules"
     param = "method.dpo.lora.target_modules"
+
+
+class QuantizationUnavailable(TrainerError):
+    code = "quantization_unavailable"
+    param = "method.dpo.quantization"
 
 
 class NonFiniteLoss(TrainerError):

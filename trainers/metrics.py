@@ -18,15 +18,22 @@ class PairSums:
     """Log-probabilities and KL in nats. Each field is a scalar, or what `total` makes of it."""
 
     pairs: float
+    weights: float
+    """Of the pairs' rows."""
     loss: float
+    """Of the pairs, each times its weight."""
     rewards_chosen: float
     rewards_rejected: float
     ranked_right: float
     """Pairs whose chosen reward is the higher one."""
     logps_chosen: float
     logps_rejected: float
+    chosen_nats: float
+    """-log p of the chosen completions with every token counting once, whatever `ld_alpha` says."""
+    rejected_nats: float
     chosen_tokens: float
     """Predicted tokens of the chosen completions."""
+    rejected_tokens: float
     chosen_correct: float
     """Of those, the ones that are the policy's argmax."""
     trained_tokens: float
@@ -38,7 +45,7 @@ class PairSums:
 
     @property
     def mean_loss(self) -> float:
-        return self.loss / self.pairs
+        return self.loss / self.weights if self.weights else 0.0
 
     @property
     def mean_token_accuracy(self) -> float:
@@ -46,9 +53,16 @@ class PairSums:
 
     @property
     def perplexity_chosen(self) -> float:
-        nats = -self.logps_chosen / max(1.0, self.chosen_tokens)
-        # e^88 is about float32's end; a perplexity past it says nothing more.
-        return math.exp(min(nats, 88.0))
+        return _perplexity(self.chosen_nats, self.chosen_tokens)
+
+    @property
+    def perplexity_rejected(self) -> float:
+        return _perplexity(self.rejected_nats, self.rejected_tokens)
+
+
+def _perplexity(nats: float, tokens: float) -> float:
+    # e^88 is about float32's end; a perplexity past it says nothing more.
+    return math.exp(min(nats / max(1.0, tokens), 88.0))
 
 
 FIELDS = tuple(field.name for field in fields(PairSums))
@@ -95,6 +109,7 @@ def step_metrics(sums: PairSums, position: StepPosition, *, grad_norm: float) ->
         logps_chosen=sums.mean(sums.logps_chosen),
         logps_rejected=sums.mean(sums.logps_rejected),
         perplexity_chosen=sums.perplexity_chosen,
+        perplexity_rejected=sums.perplexity_rejected,
         train_mean_token_accuracy=sums.mean_token_accuracy,
         trained_tokens=position.trained_tokens,
         step_seconds=position.step_seconds,
@@ -113,6 +128,7 @@ def evaluation_metrics(sums: PairSums, *, step: int, total_steps: int) -> Evalua
         valid_logps_chosen=sums.mean(sums.logps_chosen),
         valid_logps_rejected=sums.mean(sums.logps_rejected),
         valid_perplexity_chosen=sums.perplexity_chosen,
+        valid_perplexity_rejected=sums.perplexity_rejected,
         valid_mean_token_accuracy=sums.mean_token_accuracy,
         valid_kl=sums.kl / max(1.0, sums.kl_positions),
     )

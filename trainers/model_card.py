@@ -96,13 +96,15 @@ def model_card(spec: RunSpec, delivered: Delivered, last: StepMetrics) -> str:
         name=spec.fine_tuned_model,
         job=spec.job_id,
         beta=dpo.beta,
-        loss_type=dpo.loss_type,
+        loss_type=_loss(dpo),
         rate=dpo.learning_rate,
         epochs=dpo.n_epochs,
         batch=dpo.batch_size,
         length=dpo.max_length,
         r=lora.r,
         alpha=lora.alpha,
+        variant="".join(f", {name}" for name, on in (("rsLoRA", lora.use_rslora), ("DoRA", lora.use_dora)) if on),
+        precision=spec.precision if spec.quantization is None else f"{spec.quantization}, computed in {spec.precision}",
         reference=_describe_reference(spec),
         rows="\n".join(f"| {name} | {value:.4f} |" for name, value in _numbers(delivered).items()),
         delivered=f"{delivered.step.step}: {delivered.why}",
@@ -137,6 +139,20 @@ def _numbers(delivered: Delivered) -> dict[str, float]:
     }
 
 
+def _loss(dpo: DpoParameters) -> str:
+    """The losses with their weights, and the options that are on."""
+    names = [name if weight == 1 else f"{weight:g} × {name}" for name, weight in dpo.loss_weights.items()]
+    options = {
+        "label smoothing": dpo.label_smoothing or None,
+        "divergence": None if dpo.f_divergence == "reverse_kl" else dpo.f_divergence,
+        "α": dpo.f_alpha_divergence_coef if dpo.f_divergence == "alpha_divergence" else None,
+        "LD-DPO α": dpo.ld_alpha,
+        "WPO weighting": "on" if dpo.use_weighting else None,
+        "τ": dpo.discopop_tau if "discopop" in dpo.loss_weights else None,
+    }
+    return ", ".join([" + ".join(names), *(f"{name} {value}" for name, value in options.items() if value is not None)])
+
+
 def _source(file: PreferenceFile) -> SourceFile:
     return SourceFile(file_id=file.file_id, sha256=file.sha256)
 
@@ -162,7 +178,8 @@ hashes.
 | --- | --- |
 | loss | {loss_type}, beta {beta} |
 | reference | {reference} |
-| LoRA | r {r}, alpha {alpha} |
+| LoRA | r {r}, alpha {alpha}{variant} |
+| precision | {precision} |
 | learning rate | {rate} |
 | epochs, pairs a step | {epochs}, {batch} |
 | longest sequence | {length} tokens |

@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Discriminator, ValidationError
 from pydantic.fields import FieldInfo
 
 from service.errors import InvalidRequest
-from service.nearest import did_you_mean, shown
+from service.nearest import did_you_mean, nearest, shown
 
 Finding = Mapping[str, Any]
 """Pydantic's `ErrorDetails`; FastAPI hands the same out untyped."""
@@ -56,6 +56,9 @@ def _remedy(finding: Finding) -> str:
     if str(finding["loc"][-1]) == "number" and finding["type"].endswith("_type"):
         return f'give {"a whole number" if finding["type"] == "int_type" else "a number"} or "auto"'
     message = re.sub(r"^[A-Z]\w+ should ", "it should ", finding["msg"])
+    if finding["type"] == "literal_error" and isinstance(finding["input"], str):
+        match = nearest(finding["input"], re.findall(r"'([^']*)'", finding["ctx"]["expected"]))
+        return message if match is None else f'did you mean "{match}"? {message[0].upper()}{message[1:]}'
     if finding["type"] in {"model_type", "model_attributes_type", "dict_type"}:
         return "it should be an object"
     for word, json_word in PYTHON_WORDS.items():
@@ -82,13 +85,17 @@ def _resolve(location: Sequence[int | str], model: type[BaseModel]) -> tuple[str
     """Return the dotted path without Pydantic's names of union members, and the model that owns its last part."""
     path: list[str] = []
     owner, inner = model, cast(type[BaseModel] | None, model)
+    is_tag = is_mapping = False
     for part in location:
-        if inner is not None:
+        if is_tag:
+            is_tag = False
+        elif inner is not None:
             owner = inner
             path.append(str(part))
             field = owner.model_fields.get(str(part))
             inner = None if field is None else _inner_model(field)
             is_mapping = field is not None and "dict" in str(field.annotation)
+            is_tag = field is not None and any(isinstance(each, Discriminator) for each in field.metadata)
         elif isinstance(part, int) or (is_mapping and part != "[key]"):
             path.append(str(part))
     return ".".join(path), owner

@@ -39,6 +39,7 @@ def build_run_spec(session: Session, context: DispatchContext, job: JobRow, run:
         dpo=numbers.dpo,
         lora=numbers.lora,
         precision=numbers.precision,
+        quantization=request.method.dpo.quantization,
         seed=job.seed,
         workers=needed.workers,
         gpus_per_worker=needed.gpus_per_worker,

@@ -6,28 +6,30 @@ import re
 from schemas.fine_tuning import (
     CreateJobRequest,
     DpoHyperparameters,
+    DpoOptions,
     GuardOptions,
     ReferenceOptions,
     ResourceOptions,
 )
 from service.jobs.hyperparameters import resolve_learning_rate
 from service.jobs.job_errors import InvalidJob
+from service.jobs.loss_options import HYPERPARAMETERS, check_loss
 from service.nearest import shown
 from service.registry import BaseModelEntry
 
 SUFFIX = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
-HYPERPARAMETERS = "method.dpo.hyperparameters"
 
 
 def check_combinations(request: CreateJobRequest, entry: BaseModelEntry) -> None:
     """Raises: InvalidJob."""
     _check_suffix(request.suffix)
     _check_files(request)
-    _check_loss(request.method.dpo.hyperparameters)
+    check_loss(request.method.dpo.hyperparameters)
     _check_reference(request.method.dpo.reference)
     _check_sizes(request.method.dpo.hyperparameters, entry)
     _check_guards(request.method.dpo.guards, request.validation_file)
     _check_resources(request.resources, entry)
+    _check_quantization(request.method.dpo, request.resources, entry)
 
 
 def _check_suffix(suffix: str | None) -> None:
@@ -42,15 +44,6 @@ def _check_files(request: CreateJobRequest) -> None:
             f"validation_file is the training file, {shown(request.training_file)}; "
             "give pairs that are not trained on, or leave it out",
             param="validation_file",
-        )
-
-
-def _check_loss(chosen: DpoHyperparameters) -> None:
-    if chosen.label_smoothing > 0 and chosen.loss_type != "sigmoid":
-        raise InvalidJob(
-            f'label_smoothing is {chosen.label_smoothing} and loss_type is "{chosen.loss_type}", which excludes it; '
-            'set it to 0, or loss_type to "sigmoid"',
-            param=f"{HYPERPARAMETERS}.label_smoothing",
         )
 
 
@@ -106,4 +99,15 @@ def _check_resources(asked: ResourceOptions, entry: BaseModelEntry) -> None:
             f"resources.workers is {asked.workers} and {given}: there is one worker a GPU; "
             "leave workers out, or set gpus to 0 to train on CPU",
             param="resources.workers",
+        )
+
+
+def _check_quantization(chosen: DpoOptions, asked: ResourceOptions, entry: BaseModelEntry) -> None:
+    gpus = entry.gpus if asked.gpus is None else asked.gpus
+    if chosen.quantization is not None and gpus == 0:
+        given = "resources.gpus is 0" if asked.gpus is not None else "the model trains on CPU by the registry"
+        raise InvalidJob(
+            f'quantization is "{chosen.quantization}" and {given}: 4-bit weights need a GPU; '
+            "set resources.gpus to 1 or more, or leave quantization out",
+            param="method.dpo.quantization",
         )

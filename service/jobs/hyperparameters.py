@@ -12,6 +12,8 @@ from schemas.run_spec import DpoParameters, LoraParameters, SftParameters
 from service.registry import BaseModelEntry
 
 DEFAULT_BETA = 0.1
+DEFAULT_ALPHA_DIVERGENCE = 0.5
+DEFAULT_DISCOPOP_TAU = 0.05
 STEPS_AN_EPOCH = 64
 """Aimed at by the automatic batch size, within its bounds."""
 SMALLEST_AUTO_BATCH = 4
@@ -78,6 +80,11 @@ def _resolve_dpo(chosen: DpoHyperparameters, *, pairs: int, model: BaseModelEntr
         beta=DEFAULT_BETA if chosen.beta == "auto" else chosen.beta,
         loss_type=chosen.loss_type,
         label_smoothing=chosen.label_smoothing,
+        f_divergence=chosen.f_divergence,
+        f_alpha_divergence_coef=_or_default(chosen.f_alpha_divergence_coef, DEFAULT_ALPHA_DIVERGENCE),
+        ld_alpha=chosen.ld_alpha,
+        use_weighting=chosen.use_weighting,
+        discopop_tau=_or_default(chosen.discopop_tau, DEFAULT_DISCOPOP_TAU),
         max_length=auto_length if chosen.max_length == "auto" else chosen.max_length,
         batch_size=_auto_batch_size(pairs) if chosen.batch_size == "auto" else chosen.batch_size,
         n_epochs=_auto_epochs(pairs) if chosen.n_epochs == "auto" else chosen.n_epochs,
@@ -97,6 +104,10 @@ def _resolve_sft(chosen: ReferenceOptions, *, model: BaseModelEntry) -> SftParam
         n_epochs=SFT_EPOCHS if chosen.n_epochs in (None, "auto") else chosen.n_epochs,
         learning_rate=auto_rate if chosen.learning_rate in (None, "auto") else chosen.learning_rate,
     )
+
+
+def _or_default(chosen: float | None, default: float) -> float:
+    return default if chosen is None else chosen
 
 
 def _auto_batch_size(pairs: int) -> int:
@@ -126,6 +137,9 @@ def _with_numbers(
         "learning_rate": dpo.learning_rate,
         "learning_rate_multiplier": _significant(dpo.learning_rate / model.base_learning_rate),
         "max_length": dpo.max_length,
+        # Shown where they are read, so that what a job shows can be sent again.
+        "f_alpha_divergence_coef": dpo.f_alpha_divergence_coef if dpo.f_divergence == "alpha_divergence" else None,
+        "discopop_tau": dpo.discopop_tau if "discopop" in dpo.loss_weights else None,
     }
     return options.model_copy(
         update={

@@ -5,7 +5,7 @@ template may render a prompt alone differently; the prompt is what all three beg
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
@@ -26,6 +26,13 @@ class PairTokens:
     rejected: tuple[int, ...]
     line: int
     row_id: str | None
+    weight: float = 1.0
+    """As the row says, or over the mean of its file once the whole file is known."""
+
+    @property
+    def predicted_chosen_tokens(self) -> int:
+        """A first token without a token before it (an empty prompt) is not predicted."""
+        return len(self.chosen) if self.prompt else max(0, len(self.chosen) - 1)
 
     @property
     def common_tokens(self) -> int:
@@ -117,7 +124,7 @@ def _tokenize(row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, error: typ
     # A chat template writes the special tokens itself.
     ids = tokenizer(texts, add_special_tokens=not pair.is_conversational)["input_ids"]
     prompt, chosen, rejected = split_at_boundary(*ids)
-    return PairTokens(prompt, chosen, rejected, line=row.line, row_id=pair.row_id)
+    return PairTokens(prompt, chosen, rejected, line=row.line, row_id=pair.row_id, weight=pair.weight)
 
 
 def _texts(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -150,4 +157,4 @@ def _as_dicts(messages: str | tuple[Message, ...]) -> list[dict[str, Any]]:
 
 def cut(pair: PairTokens, *, max_length: int) -> PairTokens:
     room = max_length - len(pair.prompt)
-    return PairTokens(pair.prompt, pair.chosen[:room], pair.rejected[:room], line=pair.line, row_id=pair.row_id)
+    return replace(pair, chosen=pair.chosen[:room], rejected=pair.rejected[:room])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainers.data.chat_tokens import PairTokens
-from trainers.dpo.log_probs import token_log_probs
+from trainers.dpo.log_probs import log_collisions, token_log_probs
 from trainers.models.lora import Policy
 
 
@@ -41,6 +41,9 @@ class LogitStates:
 
     def log_probs(self) -> tuple[Tensor, Tensor]:
         return token_log_probs(self.logits_NV, self.targets)
+
+    def log_probs_and_collisions(self) -> tuple[Tensor, Tensor, Tensor]:
+        return *self.log_probs(), log_collisions(self.logits_NV)
 
     def logits(self, start: int, end: int) -> Tensor:
         return self.logits_NV[start:end]

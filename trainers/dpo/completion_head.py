@@ -23,19 +23,26 @@ class TokenScores:
     """log p(target), float32 nats, with gradient to the hidden states."""
     is_argmax_M: Tensor
     """bool: no token was likelier than the target."""
+    log_collisions_M: Tensor
+    """log Σ p² over the vocabulary, float32, without gradient; empty where it was not asked for."""
 
 
-def score_tokens(hidden_MD: Tensor, head_weight_VD: Tensor, target_M: Tensor) -> TokenScores:
+def score_tokens(
+    hidden_MD: Tensor, head_weight_VD: Tensor, target_M: Tensor, *, with_collisions: bool = False
+) -> TokenScores:
     """Score each position's target token. The head's weight is frozen: no gradient reaches it."""
-    log_probs_M, is_argmax_M = _ScoreTokens.apply(hidden_MD, head_weight_VD, target_M)  # type: ignore[no-untyped-call]
-    return TokenScores(log_probs_M, is_argmax_M)
+    scores = _ScoreTokens.apply(hidden_MD, head_weight_VD, target_M, with_collisions)  # type: ignore[no-untyped-call]
+    return TokenScores(*scores)
 
 
 class _ScoreTokens(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_MD: Tensor, head_weight_VD: Tensor, target_M: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden_MD: Tensor, head_weight_VD: Tensor, target_M: Tensor, with_collisions: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         log_probs_M = hidden_MD.new_empty(len(hidden_MD), dtype=torch.float32)
         is_argmax_M = hidden_MD.new_empty(len(hidden_MD), dtype=torch.bool)
+        log_collisions_M = log_probs_M.new_empty(len(hidden_MD) if with_collisions else 0)
         gradient_MD = torch.empty_like(hidden_MD) if ctx.needs_input_grad[0] else None
         for rows in _chunks(len(hidden_MD), head_weight_VD):
             target_K = target_M[rows]
@@ -44,16 +51,20 @@ class _ScoreTokens(torch.autograd.Function):
             is_argmax_M[rows] = target_logit_K >= logits_KV.amax(-1)
             log_normaliser_K = logits_KV.logsumexp(-1)
             log_probs_M[rows] = target_logit_K - log_normaliser_K
+            if gradient_MD is None and not with_collisions:
+                continue
+            probs_KV = logits_KV.sub_(log_normaliser_K[:, None]).exp_()
+            if with_collisions:
+                log_collisions_M[rows] = 2 * torch.linalg.vector_norm(probs_KV, dim=-1).log()
             if gradient_MD is not None:
-                probs_KV = logits_KV.sub_(log_normaliser_K[:, None]).exp_().to(head_weight_VD.dtype)
-                gradient_MD[rows] = head_weight_VD[target_K] - probs_KV @ head_weight_VD
+                gradient_MD[rows] = head_weight_VD[target_K] - probs_KV.to(head_weight_VD.dtype) @ head_weight_VD
         ctx.gradient_MD = gradient_MD
-        ctx.mark_non_differentiable(is_argmax_M)
-        return log_probs_M, is_argmax_M
+        ctx.mark_non_differentiable(is_argmax_M, log_collisions_M)
+        return log_probs_M, is_argmax_M, log_collisions_M
 
     @staticmethod
-    def backward(ctx: Any, upstream_M: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.gradient_MD * upstream_M[:, None].to(ctx.gradient_MD.dtype), None, None
+    def backward(ctx: Any, upstream_M: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.gradient_MD * upstream_M[:, None].to(ctx.gradient_MD.dtype), None, None, None
 
 
 def _chunks(positions: int, head_weight_VD: Tensor) -> list[slice]:

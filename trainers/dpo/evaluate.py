@@ -1,7 +1,7 @@
 """The policy on the validation pairs: the training metrics, and the exact KL from the reference at every position.
 
 The reference never changes: what it makes of a pass is kept, so that later evaluations need the policy's pass alone.
-M = predicted completion tokens, D = hidden size.
+B = pairs of a pass, M = predicted completion tokens, D = hidden size.
 """
 
 from collections.abc import Sequence
@@ -10,13 +10,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from schemas.run_spec import DpoParameters
 from trainers.data.chat_tokens import PairTokens
 from trainers.distributed import Workers
-from trainers.dpo.log_probs import token_divergence, token_log_probs
+from trainers.dpo.coupled_step import StepTable, step_loss
+from trainers.dpo.log_probs import log_collisions, token_divergence, token_log_probs
+from trainers.dpo.objective import Objective, StepSizes, pair_losses, score_sums
 from trainers.dpo.packed_batch import HiddenStates
 from trainers.dpo.plan import micro_batches, shard
 from trainers.dpo.scores import CompletionStates, PairScores, gather_scores
-from trainers.dpo.step import Objective, pair_losses
 from trainers.metrics import FIELDS, PairSums, as_vector, from_vector
 from trainers.pass_memory import all_fit
 
@@ -57,40 +59,61 @@ def evaluate(
     *,
     token_budget: int,
 ) -> PairSums:
-    """Return the sums over all validation pairs of all workers. Raises: RanOutOfMemory."""
+    """Return the sums over all validation pairs of all workers; what couples pairs couples all of them.
+
+    Raises: RanOutOfMemory.
+    """
     mine = shard(range(len(pairs)), pairs, rank=workers.rank, world_size=workers.world_size)
+    sizes, is_coupled = StepSizes.of(pairs), objective.loss.is_coupled
+    table = StepTable(range(len(pairs)), device=objective.device)
     total = torch.zeros(len(FIELDS), dtype=torch.float64, device=objective.device)
     with all_fit(workers), torch.no_grad():
         for indices in micro_batches(mine, pairs, token_budget=token_budget):
-            total += _sums(objective, [pairs[index] for index in indices], reference)
-    return from_vector(workers.sum(total).tolist())
+            batch = [pairs[index] for index in indices]
+            policy, reference_B2, divergence = _compare(objective, batch, reference)
+            total += divergence
+            if is_coupled:
+                table.keep(indices, policy, reference_B2)
+                total += score_sums(policy, reference_B2, batch, objective)
+            else:
+                total += pair_losses(policy, reference_B2, batch, objective, sizes)[1]
+    total = workers.sum(total)
+    if is_coupled:
+        loss = step_loss(*table.gather(workers), pairs, objective)
+        total += as_vector(device=objective.device, loss=loss)
+    return from_vector(total.tolist())
 
 
-def _sums(objective: Objective, pairs: Sequence[PairTokens], reference: ReferenceStates) -> Tensor:
+def _compare(
+    objective: Objective, pairs: Sequence[PairTokens], reference: ReferenceStates
+) -> tuple[PairScores, Tensor, Tensor]:
+    """Return the policy's scores, the reference's log-probs (B, 2) and the vector of KL's sums."""
     policy_states = objective.layout.states(pairs)
-    policy, still, kl = _compare(policy_states, reference.of(objective, pairs, policy_states))
+    reference_states = reference.of(objective, pairs, policy_states)
+    policy, still, kl = _compare_states(policy_states, reference_states, objective.dpo)
     reference_B2 = torch.stack([still.chosen.log_probs_B, still.rejected.log_probs_B], dim=1)
-    _, sums = pair_losses(policy, reference_B2, pairs, objective)
-    return sums + as_vector(device=objective.device, kl=kl, kl_positions=policy_states.lengths.sum())
+    return policy, reference_B2, as_vector(device=objective.device, kl=kl, kl_positions=policy_states.lengths.sum())
 
 
-def _compare(policy: CompletionStates, reference: CompletionStates) -> tuple[PairScores, PairScores, Tensor]:
+def _compare_states(
+    policy: CompletionStates, reference: CompletionStates, dpo: DpoParameters
+) -> tuple[PairScores, PairScores, Tensor]:
     """Score both and sum KL(policy || reference) over the positions, some positions at a time."""
     policy_parts, reference_parts, divergences = [], [], []
     positions = len(policy.targets)
     for start in range(0, positions, POSITIONS_AT_ONCE):
         end = min(start + POSITIONS_AT_ONCE, positions)
         policy_logits, reference_logits = policy.logits(start, end), reference.logits(start, end)
-        policy_parts.append(token_log_probs(policy_logits, policy.targets[start:end]))
+        collisions = [log_collisions(policy_logits)] if dpo.use_weighting else []
+        policy_parts.append((*token_log_probs(policy_logits, policy.targets[start:end]), *collisions))
         reference_parts.append(token_log_probs(reference_logits, policy.targets[start:end]))
         divergences.append(token_divergence(policy_logits, reference_logits).double().sum())
     return (
-        _gather(policy_parts, policy.lengths),
-        _gather(reference_parts, policy.lengths),
+        _gather(policy_parts, policy.lengths, dpo),
+        _gather(reference_parts, policy.lengths, dpo),
         torch.stack(divergences).sum(),
     )
 
 
-def _gather(parts: Sequence[tuple[Tensor, Tensor]], lengths: Tensor) -> PairScores:
-    log_probs, correct = zip(*parts, strict=True)
-    return gather_scores(torch.cat(log_probs), torch.cat(correct), lengths)
+def _gather(parts: Sequence[tuple[Tensor, ...]], lengths: Tensor, dpo: DpoParameters) -> PairScores:
+    return gather_scores(*map(torch.cat, zip(*parts, strict=True)), lengths=lengths, ld_alpha=dpo.ld_alpha)

@@ -27,6 +27,12 @@ def token_log_probs(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return target_logits - logits_f32.logsumexp(-1), logits_f32.argmax(-1) == targets
 
 
+def log_collisions(logits: Tensor) -> Tensor:
+    """Return log Σ p² over the vocabulary in float32, without gradient: the chance that two samples are the same."""
+    logits_f32 = logits.detach().float()
+    return (2 * logits_f32).logsumexp(-1) - 2 * logits_f32.logsumexp(-1)
+
+
 def sum_by_side(values_N: Tensor, lengths: Tensor) -> Tensor:
     """Sum consecutive runs of the given lengths; float32. `segment_reduce` adds in one order, on GPUs too."""
     return torch.segment_reduce(values_N.float(), "sum", lengths=lengths, initial=0)

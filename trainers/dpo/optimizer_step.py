@@ -17,6 +17,7 @@ from schemas.run_record import StepMetrics
 from schemas.run_spec import RunSpec
 from trainers.data.chat_tokens import name_pairs
 from trainers.distributed import Workers
+from trainers.dpo.coupled_step import accumulate_coupled_gradients
 from trainers.dpo.plan import micro_batches, shard
 from trainers.dpo.prepare import Prepared
 from trainers.dpo.progress import Progress
@@ -88,10 +89,7 @@ class OptimizerStep:
         self.prepared.optimizer.zero_grad(set_to_none=True)
         seed_dropout(self.spec.seed, step=step, rank=workers.rank)
         is_first_pass = not reference.knows(indices)
-        with all_fit(workers):
-            mine = accumulate_gradients(
-                self.prepared.objective, passes, self.prepared.pairs, reference, step_pairs=len(indices)
-            )
+        mine = self._accumulate(passes, reference, indices)
         stops = torch.tensor([float(self.stop.is_requested)], dtype=torch.float64, device=workers.device)
         summed = workers.sum(torch.cat([mine, stops]))
         if is_first_pass and workers.world_size > 1:
@@ -102,6 +100,13 @@ class OptimizerStep:
         norm = clip_grad_norm_(parameters, self.spec.dpo.max_grad_norm)
         *sums, stopping, grad_norm = torch.cat([summed, norm.double().view(1)]).tolist()
         return from_vector(sums), grad_norm, stopping > 0
+
+    def _accumulate(self, passes: list[list[int]], reference: ReferenceTable, step: list[int]) -> Tensor:
+        objective, pairs = self.prepared.objective, self.prepared.pairs
+        if objective.loss.is_coupled:
+            return accumulate_coupled_gradients(objective, passes, pairs, reference, step=step, workers=self.workers)
+        with all_fit(self.workers):
+            return accumulate_gradients(objective, passes, pairs, reference, step=step)
 
     def _passes(self, indices: Sequence[int]) -> list[list[int]]:
         pairs, workers = self.prepared.pairs, self.workers
@@ -127,8 +132,7 @@ class OptimizerStep:
             summed = self.workers.sum(still)
         check_first_step(
             from_vector(summed.tolist()),
-            loss_type=self.spec.dpo.loss_type,
-            beta=self.spec.dpo.beta,
+            objective.loss,
             precision_tolerance=PRECISION_TOLERANCE[self.spec.precision],
         )
 

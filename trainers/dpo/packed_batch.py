@@ -43,6 +43,10 @@ class HiddenStates:
         scores = score_tokens(self.hidden_MD, self.head_weight_VD, self.targets)
         return scores.log_probs_M, scores.is_argmax_M
 
+    def log_probs_and_collisions(self) -> tuple[Tensor, Tensor, Tensor]:
+        scores = score_tokens(self.hidden_MD, self.head_weight_VD, self.targets, with_collisions=True)
+        return scores.log_probs_M, scores.is_argmax_M, scores.log_collisions_M
+
     def logits(self, start: int, end: int) -> Tensor:
         return self.hidden_MD[start:end] @ self.head_weight_VD.T
 

@@ -11,9 +11,9 @@ from schemas.run_record import RunEvent
 from schemas.run_spec import AdapterSource, RunSpec
 from trainers.data.chat_tokens import PairTokens
 from trainers.dpo.layout import choose_layout
+from trainers.dpo.objective import Objective
 from trainers.dpo.plan import StepPlan
-from trainers.dpo.step import Objective
-from trainers.dpo.training_data import load_training_data
+from trainers.dpo.training_data import check_weights, load_training_data
 from trainers.errors import UnusableAdapter
 from trainers.events import message, warning
 from trainers.models.causal_lm import load_causal_lm, load_tokenizer, longest_sequence
@@ -37,10 +37,11 @@ class Prepared:
 def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, device: torch.device) -> Prepared:
     """Raises: TrainerError, for what the user or the registry's keeper must change."""
     tokenizer = load_tokenizer(model_folder)
-    base = load_causal_lm(model_folder, precision=spec.precision, device=device)
+    base = load_causal_lm(model_folder, precision=spec.precision, device=device, quantization=spec.quantization)
     limit = longest_sequence(base)
     max_length = spec.dpo.max_length if limit is None else min(limit, spec.dpo.max_length)
     data = load_training_data(folder, spec, tokenizer, max_length=max_length)
+    check_weights(spec, data)
     initial = _read_initial(folder, spec.initial_adapter)
     policy = add_lora(base, spec.lora, initial=initial, reference=spec.reference, seed=spec.seed)
     plan = StepPlan(len(data.training), spec.dpo.batch_size, spec.dpo.n_epochs, spec.seed)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainers.data.chat_tokens import PairTokens
-from trainers.dpo.loss import LossType, loss_at_reference
+from trainers.dpo.loss import LossOptions, loss_at_reference
 from trainers.dpo.scores import Layout, score
 from trainers.errors import ReferenceContractBroken
 from trainers.metrics import PairSums
@@ -40,27 +40,33 @@ class ReferenceTable:
         return self.log_probs_D2[list(indices)].to(device)
 
 
-def reference_log_probs(policy: Policy, layout: Layout, pairs: Sequence[PairTokens]) -> Tensor:
-    """Return the reference's log-probabilities of chosen and rejected, (B, 2) float32."""
+def reference_log_probs(policy: Policy, layout: Layout, pairs: Sequence[PairTokens], ld_alpha: float | None) -> Tensor:
+    """Return the reference's log-probabilities of chosen and rejected, (B, 2) float32; they depend on `ld_alpha`."""
     with torch.no_grad(), policy.as_reference():
-        scores = score(layout, pairs)
+        scores = score(layout, pairs, ld_alpha=ld_alpha)
     return torch.stack([scores.chosen.log_probs_B, scores.rejected.log_probs_B], dim=1)
 
 
-def check_first_step(sums: PairSums, *, loss_type: LossType, beta: float, precision_tolerance: float) -> None:
-    """Hold the reference contract: before any update the policy is the reference, so the loss has its closed form.
+def check_first_step(sums: PairSums, loss: LossOptions, *, precision_tolerance: float) -> None:
+    """Hold the reference contract: before any update the policy is the reference, so margin and loss are known.
 
     A wrong reference trains without any other sign: TRL has shipped one (its PR 6591).
     Raises: ReferenceContractBroken.
     """
-    expected = loss_at_reference(loss_type=loss_type, beta=beta)
     margin = (sums.rewards_chosen - sums.rewards_rejected) / sums.pairs
     # A log-probability of hundreds of nats has that many times the precision's error.
     scale = (abs(sums.logps_chosen) + abs(sums.logps_rejected)) / sums.pairs
-    tolerance = precision_tolerance * (1.0 + beta * scale)
-    if abs(margin) > tolerance or abs(sums.mean_loss - expected) > tolerance * max(1.0, 1.0 / beta):
+    if abs(margin) > precision_tolerance * (1.0 + loss.beta * scale):
         raise ReferenceContractBroken(
-            f"before the first update the loss is {sums.mean_loss:.6f} and the reward margin {margin:.6f}, but a "
-            f"policy equal to its reference has the loss {expected:.6f} and the margin 0; the reference is wrong, "
-            "so nothing was trained"
+            f"before the first update the reward margin is {margin:.6f}, but a policy equal to its reference has the "
+            "margin 0; the reference is wrong, so nothing was trained"
+        )
+    expected = loss_at_reference(loss)
+    if expected is None:
+        return
+    tolerance = precision_tolerance * (1.0 + abs(expected.value) + expected.slope * scale)
+    if abs(sums.mean_loss - expected.value) > tolerance:
+        raise ReferenceContractBroken(
+            f"before the first update the loss is {sums.mean_loss:.6f}, but a policy equal to its reference has the "
+            f"loss {expected.value:.6f}; the reference is wrong, so nothing was trained"
         )

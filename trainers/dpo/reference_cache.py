@@ -41,6 +41,8 @@ class ReferenceIdentity:
     dtype: str
     device: str
     layout: str
+    quantization: str | None = None
+    ld_alpha: float | None = None
     kernel_version: int = KERNEL_VERSION
 
     @property

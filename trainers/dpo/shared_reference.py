@@ -128,7 +128,8 @@ class SharedReference:
         """The first step's contract cannot see a wrong reference when the policy starts elsewhere; some pairs can."""
         shortest = sorted(range(self._pairs), key=lambda index: prepared.pairs[index].packed_length)[:COMPARED_PAIRS]
         policy, layout = prepared.objective.policy, prepared.objective.layout
-        computed_B2 = reference_log_probs(policy, layout, [prepared.pairs[index] for index in shortest]).cpu()
+        compared, ld_alpha = [prepared.pairs[index] for index in shortest], self.spec.dpo.ld_alpha
+        computed_B2 = reference_log_probs(policy, layout, compared, ld_alpha).cpu()
         tolerance = PRECISION_TOLERANCE[self.spec.precision]
         if not torch.allclose(table.log_probs_D2[shortest], computed_B2, rtol=tolerance, atol=tolerance):
             self.distrust(table)
@@ -153,4 +154,6 @@ def _identify(spec: RunSpec, prepared: Prepared, model_folder: Path, base_weight
         dtype=str(objective.policy.causal_lm().dtype),
         device=objective.device.type,
         layout=type(objective.layout).__name__,
+        quantization=spec.quantization,
+        ld_alpha=spec.dpo.ld_alpha,
     )

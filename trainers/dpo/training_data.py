@@ -1,7 +1,8 @@
 """The job's pairs as tokens, and what a user should know about rows that were dropped or cut."""
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -9,6 +10,7 @@ from schemas.run_record import RunEvent
 from schemas.run_spec import PreferenceFile, RunSpec
 from trainers.data.chat_tokens import PairTokens, TokenizedPairs, tokenize_rows
 from trainers.data.preference_dataset import read_rows
+from trainers.dpo.loss import COUPLED
 from trainers.errors import InvalidTrainingFile, InvalidValidationFile, TrainerError
 from trainers.events import warning
 from trainers.run_folder import RunFolder, read_bytes
@@ -31,10 +33,36 @@ def load_training_data(
     training = _load(folder, spec.training_file, tokenizer, max_length, InvalidTrainingFile)
     warnings = list(_warnings(training, "training_file", max_length))
     if spec.validation_file is None:
-        return TrainingData(training.pairs, [], warnings)
+        return TrainingData(normalise_weights(training.pairs), [], warnings)
     validation = _load(folder, spec.validation_file, tokenizer, max_length, InvalidValidationFile)
     warnings += _warnings(validation, "validation_file", max_length)
-    return TrainingData(training.pairs, validation.pairs, warnings)
+    return TrainingData(normalise_weights(training.pairs), normalise_weights(validation.pairs), warnings)
+
+
+def normalise_weights(pairs: Sequence[PairTokens]) -> list[PairTokens]:
+    """Divide the rows' weights by their mean: what counts is how they compare, not their unit."""
+    largest = max(pair.weight for pair in pairs)
+    # Over the largest first: a sum of weights near float's end would be infinite.
+    mean = math.fsum(pair.weight / largest for pair in pairs) / len(pairs)
+    return [replace(pair, weight=pair.weight / largest / mean) for pair in pairs]
+
+
+def check_weights(spec: RunSpec, data: TrainingData) -> None:
+    """Refuse a loss that sorts pairs over rows of different weights.
+
+    Raises: InvalidTrainingFile, InvalidValidationFile.
+    """
+    sorting = [name for name in spec.dpo.loss_weights if name in COUPLED]
+    if not sorting:
+        return
+    for pairs, error in ((data.training, InvalidTrainingFile), (data.validation, InvalidValidationFile)):
+        other = next((pair for pair in pairs if pair.weight != pairs[0].weight), None)
+        if other is not None:
+            raise error(
+                f'the loss "{sorting[0]}" sorts the pairs of a step, so that none keeps a weight of its own, but '
+                f"{pairs[0].name} and {other.name} have different weights; remove weight from the rows, or take "
+                "another loss_type"
+            )
 
 
 def _load(

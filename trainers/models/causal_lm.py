@@ -2,25 +2,35 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.logging import disable_progress_bar
 
-from schemas.fine_tuning import Precision
-from trainers.errors import UnusableModel
+from schemas.fine_tuning import Precision, Quantization
+from trainers.errors import QuantizationUnavailable, UnusableModel
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def load_causal_lm(folder: Path, *, precision: Precision, device: torch.device) -> PreTrainedModel:
+def load_causal_lm(
+    folder: Path, *, precision: Precision, device: torch.device, quantization: Quantization | None = None
+) -> PreTrainedModel:
     """Load the weights in the job's precision, in evaluation mode: dropout is the adapter's alone.
 
-    Raises: UnusableModel.
+    Raises: UnusableModel, QuantizationUnavailable.
     """
     _check_folder(folder)
     # Its bar would be the last line of the run's log, where people look for errors.
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    placed = {} if quantization is None else _quantized(DTYPES[precision], device)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -28,12 +38,14 @@ def load_causal_lm(folder: Path, *, precision: Precision, device: torch.device) 
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            **placed,
         )
     except (ValueError, KeyError) as reason:
         raise UnusableModel(f"the model cannot be loaded: {reason}") from reason
     model.config.use_cache = False
     loaded: PreTrainedModel = model.train(mode=False)
-    torch.nn.Module.to(loaded, device)
+    if quantization is None:
+        torch.nn.Module.to(loaded, device)
     return loaded
 
 
@@ -61,6 +73,29 @@ def longest_sequence(model: PreTrainedModel) -> int | None:
 
 def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
+
+
+def _quantized(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Load to the device in 4-bit NormalFloat, scales quantised too (arXiv:2305.14314); compute in the job's precision.
+
+    Raises: QuantizationUnavailable.
+    """
+    if device.type != "cuda":
+        raise QuantizationUnavailable("4-bit weights need a GPU and this run has none; leave quantization out")
+    try:
+        import bitsandbytes  # noqa: F401  # transformers reaches it by name, and words its absence for programmers
+    except ImportError as reason:
+        raise QuantizationUnavailable(
+            "4-bit weights need bitsandbytes, which the trainer's machine has not; install dpo-service[gpu] there, "
+            "or leave quantization out"
+        ) from reason
+    settings = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": settings, "device_map": {"": device}}
 
 
 def _check_folder(folder: Path) -> None:

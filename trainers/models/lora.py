@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ LEARNING = "default"
 FROZEN = "reference"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
-CARRIED_SETTINGS = ("r", "lora_alpha", "target_modules", "use_rslora")
+CARRIED_SETTINGS = ("r", "lora_alpha", "target_modules", "use_rslora", "use_dora")
 """What an initial adapter's config may tell us; it is a user's file, and PEFT has settings that name things to load."""
 APPLIED_SETTINGS = ("r", "lora_alpha", "use_rslora", "use_dora")
 """What an adapter's weights do follows from these, too."""
@@ -42,11 +43,16 @@ class InitialAdapter:
 
     @property
     def shape(self) -> str:
-        return f"r {self.config.r}, alpha {self.config.lora_alpha}, rsLoRA {'on' if self.config.use_rslora else 'off'}"
+        config = self.config
+        named = (("rsLoRA", config.use_rslora), ("DoRA", config.use_dora))
+        return ", ".join(
+            [f"r {config.r}", f"alpha {config.lora_alpha}", *(f"{name} {'on' if on else 'off'}" for name, on in named)]
+        )
 
     def has_shape_of(self, lora: LoraParameters) -> bool:
-        ours = (self.config.r, self.config.lora_alpha, self.config.use_rslora)
-        return ours == (lora.r, lora.alpha, lora.use_rslora)
+        config = self.config
+        ours = (config.r, config.lora_alpha, config.use_rslora, config.use_dora)
+        return ours == (lora.r, lora.alpha, lora.use_rslora, lora.use_dora)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +91,16 @@ class Policy:
     @contextmanager
     def with_dropout(self) -> Iterator[None]:
         """Drop out in the adapter alone: TRL, too, trains with the base's dropout off."""
-        layers = [module for name, module in self.model.named_modules() if name.endswith(f"lora_dropout.{LEARNING}")]
-        for layer in layers:
-            layer.train()
+        layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
+        # DoRA asks the layer itself, plain LoRA its dropout alone; a layer's own flag changes nothing in its base.
+        switched = [*layers, *(dropout for layer in layers for dropout in layer.lora_dropout.values())]
+        for module in switched:
+            module.training = True
         try:
             yield
         finally:
-            for layer in layers:
-                layer.eval()
+            for module in switched:
+                module.training = False
 
     def adapter_weights(self) -> dict[str, Tensor]:
         return _weights(self.model, adapter=LEARNING)
@@ -174,6 +182,7 @@ def _fresh_config(model: PreTrainedModel, lora: LoraParameters) -> LoraConfig:
         lora_alpha=lora.alpha,
         target_modules=_resolve_targets(model, lora),
         use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from tests.tiny_runs import DPO
 from tests.unit.trainers.dpo.test_step import ALONE, CPU, PAIRS, layout, moved_policy
 from trainers.dpo.evaluate import ReferenceStates, evaluate
-from trainers.dpo.step import Objective
+from trainers.dpo.objective import Objective
 from trainers.models.lora import Policy
 
 

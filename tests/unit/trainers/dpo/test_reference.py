@@ -5,33 +5,53 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trainers.dpo.loss import LossType, loss_at_reference
+from trainers.dpo.loss import LOSSES, LossOptions, LossType, loss_at_reference
 from trainers.dpo.reference import ReferenceTable, check_first_step
 from trainers.errors import ReferenceContractBroken
 from trainers.metrics import PairSums
 
-
-def sums(loss_type: LossType, *, margin: float = 0.0) -> PairSums:
-    zero = dict.fromkeys(PairSums.__dataclass_fields__, 0.0)
-    whole = PairSums(**zero)
-    loss = 4 * loss_at_reference(loss_type=loss_type, beta=0.1)
-    return replace(whole, pairs=4.0, loss=loss, rewards_chosen=4 * margin, logps_chosen=-400.0, logps_rejected=-400.0)
+COMPARING = [name for name in LOSSES if name != "sft"]
 
 
-@pytest.mark.parametrize("loss_type", ["sigmoid", "ipo", "hinge"])
-def test_a_policy_at_its_reference_passes(loss_type: LossType) -> None:
-    check_first_step(sums(loss_type), loss_type=loss_type, beta=0.1, precision_tolerance=1e-5)
+def options_of(*losses: LossType) -> LossOptions:
+    return LossOptions(terms=dict.fromkeys(losses, 1.0), beta=0.1, label_smoothing=0.1)
 
 
-@pytest.mark.parametrize("loss_type", ["sigmoid", "ipo", "hinge"])
-def test_a_margin_before_the_first_update_is_refused(loss_type: LossType) -> None:
+def sums(loss: LossOptions, *, margin: float = 0.0) -> PairSums:
+    expected = loss_at_reference(loss)
+    return replace(
+        PairSums(**dict.fromkeys(PairSums.__dataclass_fields__, 0.0)),
+        pairs=4.0,
+        weights=4.0,
+        loss=4 * expected.value if expected else 1e6,
+        rewards_chosen=4 * margin,
+        logps_chosen=-400.0,
+        logps_rejected=-400.0,
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_policy_at_its_reference_passes(name: LossType) -> None:
+    check_first_step(sums(options_of(name)), options_of(name), precision_tolerance=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_margin_before_the_first_update_is_refused(name: LossType) -> None:
+    with pytest.raises(ReferenceContractBroken, match=r"margin is 0\.01.* nothing was trained"):
+        check_first_step(sums(options_of(name), margin=0.01), options_of(name), precision_tolerance=1e-5)
+
+
+@pytest.mark.parametrize("name", COMPARING)
+def test_a_loss_off_its_value_at_the_reference_is_refused(name: LossType) -> None:
+    off = sums(options_of(name))
+    off = replace(off, loss=off.loss * 1.02)
     with pytest.raises(ReferenceContractBroken, match="nothing was trained"):
-        check_first_step(sums(loss_type, margin=0.01), loss_type=loss_type, beta=0.1, precision_tolerance=1e-5)
+        check_first_step(off, options_of(name), precision_tolerance=1e-5)
 
 
-def test_a_loss_off_its_closed_form_is_refused() -> None:
-    with pytest.raises(ReferenceContractBroken, match=r"0\.693147"):
-        check_first_step(sums("hinge"), loss_type="sigmoid", beta=0.1, precision_tolerance=1e-5)
+@pytest.mark.parametrize("loss", [options_of("sigmoid", "sft"), replace(options_of("sigmoid"), use_weighting=True)])
+def test_where_the_loss_depends_on_the_pair_the_margin_alone_is_held(loss: LossOptions) -> None:
+    check_first_step(sums(loss), loss, precision_tolerance=1e-5)
 
 
 def test_the_table_knows_what_it_was_told() -> None:

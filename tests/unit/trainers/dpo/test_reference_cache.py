@@ -93,6 +93,8 @@ def test_a_table_that_is_not_whole_serves_a_resume_and_no_other_job(entry: Refer
         {"dtype": "torch.bfloat16"},
         {"device": "cuda"},
         {"layout": "PaddedLayout"},
+        {"quantization": "nf4"},
+        {"ld_alpha": 0.5},
         {"kernel_version": -1},
     ],
     ids=lambda change: next(iter(change)),

@@ -11,10 +11,11 @@ from trainers.data.chat_tokens import PairTokens
 from trainers.distributed import Workers
 from trainers.dpo.batch import PaddedLayout
 from trainers.dpo.evaluate import ReferenceStates, evaluate
+from trainers.dpo.objective import Objective
 from trainers.dpo.packed_batch import PackedLayout
 from trainers.dpo.reference import ReferenceTable
 from trainers.dpo.scores import Layout
-from trainers.dpo.step import Objective, accumulate_gradients
+from trainers.dpo.step import accumulate_gradients
 from trainers.metrics import from_vector
 from trainers.models.lora import Policy, add_lora
 
@@ -68,7 +69,7 @@ def test_the_gradient_is_that_of_the_mean_loss_over_the_steps_pairs(name: str, p
     expected = torch.autograd.grad(loss, policy.parameters())
 
     objective = Objective(policy, layout(name, policy), DPO, CPU)
-    vector = accumulate_gradients(objective, passes, PAIRS, ReferenceTable(3), step_pairs=3)
+    vector = accumulate_gradients(objective, passes, PAIRS, ReferenceTable(3), step=range(3))
     for parameter, gradient in zip(policy.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
     sums = from_vector(vector.tolist())
