@@ -72,10 +72,40 @@ BAD_JOBS: list[tuple[dict[str, Any], str, str]] = [
     (hyperparameters(learning_rate_multiplier=1e6), f"{HP}.learning_rate_multiplier", "a learning rate of 1000.0"),
     (hyperparameters(learning_rate=-1), f"{HP}.learning_rate", "greater than 0"),
     (hyperparameters(learning_rate=1.5), f"{HP}.learning_rate", "less than or equal to 1"),
-    (hyperparameters(loss_type="dpo"), f"{HP}.loss_type", "'sigmoid', 'ipo' or 'hinge'"),
+    (hyperparameters(loss_type="dpo"), f"{HP}.loss_type", "'sft' or 'sigmoid_norm'"),
+    (hyperparameters(loss_type="sigmod"), f"{HP}.loss_type", 'is "sigmod"; did you mean "sigmoid"?'),
+    (hyperparameters(loss_type=["sft"]), f"{HP}.loss_type", "is a list of 1"),
+    (hyperparameters(loss_type=None), f"{HP}.loss_type", "is null"),
+    (hyperparameters(loss_type={}), f"{HP}.loss_type", "at least 1 item"),
+    (hyperparameters(loss_type={"sigmod": 1}), f"{HP}.loss_type.sigmod", 'did you mean "sigmoid"?'),
+    (hyperparameters(loss_type={"sft": 0}), f"{HP}.loss_type.sft", "is 0; it should be greater than 0"),
+    (hyperparameters(loss_type={"sft": -1}), f"{HP}.loss_type.sft", "greater than 0"),
+    (hyperparameters(loss_type={"sft": "1"}), f"{HP}.loss_type.sft", 'is "1"; it should be a valid number'),
+    (hyperparameters(loss_type={"sft": True}), f"{HP}.loss_type.sft", "is true; it should be a valid number"),
+    (hyperparameters(loss_type={"sft": 1e300}), f"{HP}.loss_type.sft", "less than or equal to 1000000"),
     (hyperparameters(label_smoothing=0.5), f"{HP}.label_smoothing", "less than 0.5"),
     (hyperparameters(label_smoothing=0.1, loss_type="ipo"), f"{HP}.label_smoothing", "which excludes it"),
     (hyperparameters(label_smoothing=0.1, loss_type="hinge"), f"{HP}.label_smoothing", "which excludes it"),
+    (hyperparameters(label_smoothing=0.1, loss_type={"sft": 1, "ipo": 1}), f"{HP}.label_smoothing", '"sft", "ipo"'),
+    (hyperparameters(loss_type="exo_pair"), f"{HP}.label_smoothing", "its authors recommend 0.001"),
+    (hyperparameters(loss_type={"sft": 1, "exo_pair": 1}), f"{HP}.label_smoothing", "takes its logarithm"),
+    (hyperparameters(f_divergence="kl"), f"{HP}.f_divergence", "'reverse_kl', 'forward_kl'"),
+    (
+        hyperparameters(f_divergence="forward_kl", loss_type="bco_pair"),
+        f"{HP}.f_divergence",
+        'f_divergence is "forward_kl" and loss_type is "bco_pair"',
+    ),
+    (hyperparameters(f_divergence="forward_kl", loss_type={"sigmoid": 1, "aot": 1}), f"{HP}.f_divergence", '"aot" is'),
+    (hyperparameters(f_divergence="forward_kl", loss_type="sft"), f"{HP}.f_divergence", '"sft" is defined for'),
+    (hyperparameters(f_alpha_divergence_coef=0.3), f"{HP}.f_alpha_divergence_coef", 'f_divergence is "reverse_kl"'),
+    (hyperparameters(f_alpha_divergence_coef="x"), f"{HP}.f_alpha_divergence_coef", "a valid number"),
+    (hyperparameters(ld_alpha=1.1), f"{HP}.ld_alpha", "less than or equal to 1"),
+    (hyperparameters(ld_alpha=0.5, loss_type="sft"), f"{HP}.ld_alpha", 'is 0.5 and loss_type is "sft"'),
+    (hyperparameters(use_weighting=True, loss_type="aot"), f"{HP}.use_weighting", "aot sorts the pairs"),
+    (hyperparameters(use_weighting=True, loss_type={"sft": 1, "aot_unpaired": 1}), f"{HP}.use_weighting", "aot sorts"),
+    (hyperparameters(use_weighting=1), f"{HP}.use_weighting", "a valid boolean"),
+    (hyperparameters(discopop_tau=0.05), f"{HP}.discopop_tau", 'set loss_type to "discopop"'),
+    (hyperparameters(discopop_tau=0, loss_type="discopop"), f"{HP}.discopop_tau", "greater than 0"),
     (hyperparameters(max_length=8), f"{HP}.max_length", "greater than or equal to 16"),
     (hyperparameters(max_length=513), f"{HP}.max_length", "the model reads 512 tokens"),
     (hyperparameters(warmup_ratio=1.1), f"{HP}.warmup_ratio", "less than or equal to 1"),
@@ -98,6 +128,14 @@ BAD_JOBS: list[tuple[dict[str, Any], str, str]] = [
     (dpo(reference={"type": "sft", "n_epochs": "two"}), "method.dpo.reference.n_epochs", "give a number"),
     (dpo(reference={"type": "sft", "learning_rate": 2}), "method.dpo.reference.learning_rate", "less than or equal"),
     (dpo(reference={"type": "sft", "epochs": 1}), "method.dpo.reference.epochs", 'did you mean "n_epochs"'),
+    (dpo(lora={"use_dora": "yes"}), "method.dpo.lora.use_dora", "a valid boolean"),
+    (dpo(quantization="int8"), "method.dpo.quantization", "'nf4'"),
+    (dpo(quantization="nf4"), "method.dpo.quantization", "the model trains on CPU by the registry"),
+    (
+        dpo(quantization="nf4") | {"model": "large-llama", "resources": {"gpus": 0}},
+        "method.dpo.quantization",
+        "resources.gpus is 0: 4-bit weights need a GPU",
+    ),
     (dpo(evaluation={"every_steps": 0}), "method.dpo.evaluation.every_steps", "greater than or equal to 1"),
     (dpo(precision="fp8"), "method.dpo.precision", "'fp32' or 'bf16'"),
     (dpo(guards={"max_kl": 0}), f"{GUARDS}.max_kl", "greater than 0"),
@@ -176,7 +214,8 @@ def test_every_good_hyperparameter_is_taken(http: httpx2.Client, good_job: dict[
     }
     answer = http.post("/v1/fine_tuning/jobs", json=good_job | hyperparameters(**values))
     assert answer.status_code == 200
-    assert answer.json()["method"]["dpo"]["hyperparameters"] == values | {"label_smoothing": 0.0}
+    shown = answer.json()["method"]["dpo"]["hyperparameters"]
+    assert {name: shown[name] for name in values} == values
 
 
 def test_the_sdk_raises_its_bad_request_error(client: OpenAI, good_job: dict[str, Any]) -> None:

@@ -39,6 +39,35 @@ def test_a_new_job_shows_what_was_asked_for(client: OpenAI) -> None:
     assert client.fine_tuning.jobs.retrieve(job.id) == job
 
 
+LOSSES: list[dict[str, Any]] = [
+    {"loss_type": {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1}, "label_smoothing": 0.1},
+    {"loss_type": "aot"},
+    {"loss_type": "exo_pair", "label_smoothing": 0.001},
+    {"loss_type": "discopop", "discopop_tau": 0.1},
+    {"f_divergence": "alpha_divergence", "f_alpha_divergence_coef": 0.3},
+    {"f_divergence": "forward_kl", "loss_type": {"ipo": 1.0, "sft": 0.1}},
+    {"ld_alpha": 0.5, "use_weighting": True},
+]
+
+
+@pytest.mark.parametrize("hyperparameters", LOSSES, ids=str)
+def test_every_loss_option_is_taken_and_shown(client: OpenAI, hyperparameters: dict[str, Any]) -> None:
+    job_id = submit(client, method={"type": "dpo", "dpo": {"hyperparameters": hyperparameters}})
+    method = client.fine_tuning.jobs.retrieve(job_id).method
+    assert method is not None
+    shown = method.to_dict()["dpo"]["hyperparameters"]  # type: ignore[index]
+    assert {name: shown[name] for name in hyperparameters} == hyperparameters
+
+
+def test_lora_and_quantization_options_are_taken_and_shown(client: OpenAI) -> None:
+    dpo = {"lora": {"use_dora": True, "use_rslora": True}, "quantization": "nf4"}
+    job_id = submit(client, model="large-llama", method={"type": "dpo", "dpo": dpo})
+    method = client.fine_tuning.jobs.retrieve(job_id).method
+    assert method is not None
+    shown: Any = method.to_dict()["dpo"]
+    assert (shown["lora"]["use_dora"], shown["quantization"]) == (True, "nf4")
+
+
 def test_every_field_is_there(client: OpenAI, http: httpx2.Client) -> None:
     job = http.get(f"/v1/fine_tuning/jobs/{submit(client)}").json()
     assert set(job) == set(FineTuningJob.model_fields)

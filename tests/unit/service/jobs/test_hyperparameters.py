@@ -7,6 +7,7 @@ import pytest
 from schemas.fine_tuning import DpoHyperparameters, DpoOptions, EvaluationOptions, LoraOptions, ReferenceOptions
 from schemas.run_spec import SftParameters
 from service.jobs.hyperparameters import count_steps, resolve
+from service.jobs.loss_options import check_loss
 from service.registry import BaseModelEntry
 
 MODEL = BaseModelEntry(uri="/models/m", max_length=8192, base_learning_rate=5e-5, precision="bf16", gpus=0)
@@ -110,7 +111,15 @@ def test_what_the_user_chose_is_kept() -> None:
         precision="fp32",
     )
     resolved = resolve(asked, pairs=70, model=MODEL)
-    assert resolved.dpo.model_dump() == chosen | {"label_smoothing": 0.0}
+    unchosen = {
+        "label_smoothing": 0.0,
+        "f_divergence": "reverse_kl",
+        "f_alpha_divergence_coef": 0.5,
+        "ld_alpha": None,
+        "use_weighting": False,
+        "discopop_tau": 0.05,
+    }
+    assert resolved.dpo.model_dump() == chosen | unchosen
     assert resolved.lora.target_modules == ("q_proj", "v_proj")
     assert (resolved.precision, resolved.evaluate_every_steps) == ("fp32", 3)
 
@@ -120,6 +129,25 @@ def test_the_shown_method_holds_no_auto_and_can_be_sent_again() -> None:
     assert "auto" not in shown.model_dump_json()
     again = DpoOptions.model_validate_json(shown.model_dump_json())
     assert resolve(again, pairs=200, model=MODEL).dpo == resolve(DpoOptions(), pairs=200, model=MODEL).dpo
+
+
+LOSSES = [
+    pytest.param({"loss_type": {"sigmoid": 0.8, "sft": 0.2}, "label_smoothing": 0.1}, {}, id="mixture"),
+    pytest.param({"loss_type": "discopop"}, {"discopop_tau": 0.05}, id="discopop"),
+    pytest.param({"loss_type": "discopop", "discopop_tau": 0.2}, {}, id="discopop, tau"),
+    pytest.param({"f_divergence": "alpha_divergence"}, {"f_alpha_divergence_coef": 0.5}, id="alpha"),
+    pytest.param({"f_divergence": "js_divergence"}, {"f_alpha_divergence_coef": None, "discopop_tau": None}, id="js"),
+    pytest.param({"ld_alpha": 0.0, "use_weighting": True}, {}, id="LD-DPO and WPO"),
+]
+
+
+@pytest.mark.parametrize(("chosen", "resolved"), LOSSES)
+def test_a_losss_options_are_shown_where_they_are_read(chosen: dict[str, object], resolved: dict[str, object]) -> None:
+    numbers = resolve(options(**chosen), pairs=64, model=MODEL)
+    shown = numbers.method.hyperparameters.model_dump()
+    assert {name: shown[name] for name in chosen | resolved} == chosen | resolved
+    check_loss(numbers.method.hyperparameters)
+    assert resolve(numbers.method, pairs=64, model=MODEL).dpo == numbers.dpo
 
 
 @pytest.mark.parametrize(("pairs", "steps"), [(8, 2), (9, 3), (1, 1)])
