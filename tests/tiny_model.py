@@ -1,4 +1,4 @@
-"""A tiny random Llama with a tokenizer of its own and a ChatML template, as a folder in Hugging Face's layout.
+"""A tiny random Llama or Qwen3 with a tokenizer of its own and a ChatML template, as a folder in Hugging Face's layout.
 
 `python -m tests.tiny_model FOLDER` makes it from a process without torch.
 """
@@ -8,7 +8,13 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -38,27 +44,38 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
 def tiny_llama(vocabulary: int = 320) -> LlamaForCausalLM:
     torch.manual_seed(7)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.2,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    return LlamaForCausalLM(config).eval()
+    return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **SIZES)).eval()
 
 
-def save_tiny_model(folder: Path) -> Path:
+def tiny_qwen3(vocabulary: int = 320) -> Qwen3ForCausalLM:
+    """With a tied head, and heads wider than the hidden size's share."""
+    torch.manual_seed(8)
+    config = Qwen3Config(vocab_size=vocabulary, head_dim=16, tie_word_embeddings=True, **SIZES)
+    return Qwen3ForCausalLM(config).eval()
+
+
+ARCHITECTURES = {"llama": tiny_llama, "qwen3": tiny_qwen3}
+
+
+def save_tiny_model(folder: Path, *, architecture: str = "llama") -> Path:
     tokenizer = tiny_tokenizer()
-    tiny_llama(len(tokenizer)).save_pretrained(folder)
+    ARCHITECTURES[architecture](len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -1,137 +1,66 @@
-"""Ours = TRL 1.16's DPOTrainer: token ids, losses, metrics, and the weights after 20 steps."""
+"""Ours = TRL 1.16's DPOTrainer over a whole job: token ids, losses, metrics, and the weights after 20 steps."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
-from peft import LoraConfig
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, TrainerCallback
-from trl import DPOConfig, DPOTrainer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from schemas.run_layout import ADAPTER
-from schemas.run_record import StepMetrics
+from tests.integration.trl_runs import (
+    STEPS,
+    WARNINGS,
+    Choice,
+    initial_adapter,
+    make_trl_trainer,
+    train_with_ours,
+    train_with_trl,
+    trl_rows,
+)
 from tests.tiny_model import save_tiny_model
-from tests.tiny_runs import DPO, LORA, make_run, preference_rows, read_events, write_preferences
+from tests.tiny_runs import read_events, write_preferences
 from trainers.data.chat_tokens import tokenize_rows
 from trainers.data.preference_dataset import read_rows
-from trainers.dpo import plan
 from trainers.dpo.layout import ChosenLayout
-from trainers.entrypoint import run
 from trainers.errors import InvalidTrainingFile
 
-PAIRS = 40
-STEPS = 20
-MAX_LENGTH = 22
-"""Cuts some completions and drops no pair."""
-WARNINGS = ["ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning"]
+MIXTURE = {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0}
+JOBS = [
+    pytest.param("llama", "packed", Choice(), id="sigmoid"),
+    pytest.param("llama", "padded", Choice(), id="sigmoid, padded"),
+    pytest.param("llama", "packed", Choice({"loss_type": "ipo"}), id="ipo"),
+    pytest.param("llama", "padded", Choice({"loss_type": "hinge"}), id="hinge, padded"),
+    pytest.param("llama", "packed", Choice({"loss_type": "aot"}), id="aot"),
+    pytest.param("llama", "packed", Choice({"loss_type": MIXTURE}), id="mixture"),
+    pytest.param("llama", "packed", Choice(lora={"use_rslora": True}), id="rsLoRA"),
+    pytest.param("llama", "packed", Choice(lora={"use_dora": True}), id="DoRA"),
+    pytest.param("qwen3", "packed", Choice({"loss_type": MIXTURE}), id="qwen3, mixture"),
+    pytest.param("qwen3", "packed", Choice({"ld_alpha": 0.4, "use_weighting": True}), id="qwen3, LD-DPO and WPO"),
+]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.set_num_threads(1)
-    return save_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-def trl_rows() -> list[dict[str, Any]]:
-    return [
-        {
-            "prompt": row["input"]["messages"],
-            "chosen": row["preferred_output"],
-            "rejected": row["non_preferred_output"],
-        }
-        for row in preference_rows(PAIRS)
-    ]
-
-
-class StepLog(TrainerCallback):  # type: ignore[misc]
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-
-    def on_log(self, _args: Any, _state: Any, _control: Any, logs: dict[str, float], **_: Any) -> None:
-        if "loss" in logs:
-            self.steps.append(logs)
-
-
-def train_with_trl(
-    model: Path, folder: Path, rows: list[dict[str, Any]], initial: dict[str, torch.Tensor], **options: Any
-) -> tuple[list[dict[str, float]], dict[str, torch.Tensor], DPOTrainer]:
-    config = DPOConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=4,
-        num_train_epochs=2,
-        learning_rate=5e-3,
-        lr_scheduler_type="linear",
-        warmup_steps=2,
-        max_length=MAX_LENGTH,
-        logging_steps=1,
-        bf16=False,
-        gradient_checkpointing=False,
-        train_sampling_strategy="sequential",
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        use_cpu=True,
-        **options,
-    )
-    log = StepLog()
-    trainer = DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(model),
-        args=config,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=AutoTokenizer.from_pretrained(model),
-        peft_config=LoraConfig(task_type="CAUSAL_LM", r=LORA.r, lora_alpha=LORA.alpha, target_modules="all-linear"),
-        callbacks=[log],
-    )
-    trainer.model.load_state_dict(
-        {name.replace(".weight", ".default.weight"): weight for name, weight in initial.items()}, strict=False
-    )
-    trainer.train()
-    weights = {
-        name.replace(".default", ""): parameter.detach().clone()
-        for name, parameter in trainer.model.named_parameters()
-        if "lora_" in name
-    }
-    return log.steps, weights, trainer
-
-
-def train_with_ours(
-    model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **dpo: Any
-) -> tuple[list[StepMetrics], dict[str, torch.Tensor]]:
-    monkeypatch.setattr(plan, "epoch_order", lambda pairs, **_: list(range(pairs)))  # TRL's "sequential"
-    file = write_preferences(folder.with_suffix(".jsonl"), preference_rows(PAIRS))
-    file = file.model_copy(update={"uri": str(folder.with_suffix(".jsonl"))})
-    changes = {"max_length": MAX_LENGTH, "warmup_ratio": 0.1, **dpo}
-    make_run(folder, model, training_file=file, dpo=DPO.model_copy(update=changes))
-    outcome = run(str(folder))
-    assert outcome is not None
-    assert outcome.error is None
-    metrics = [event.step_metrics for event in read_events(folder) if event.step_metrics]
-    return metrics, load_file(folder / ADAPTER / "adapter_model.safetensors")
-
-
-def initial_adapter(model: Path, folder: Path) -> dict[str, torch.Tensor]:
-    """Ours after a job whose rate is zero: the adapter as it was made."""
-    make_run(folder, model, dpo=DPO.model_copy(update={"learning_rate": 0.0, "n_epochs": 1}))
-    run(str(folder))
-    return load_file(folder / ADAPTER / "adapter_model.safetensors")
+    return {name: save_tiny_model(tmp_path_factory.mktemp(name), architecture=name) for name in ("llama", "qwen3")}
 
 
 @pytest.mark.filterwarnings(*WARNINGS)
-@pytest.mark.parametrize("layout", ["packed", "padded"])
-@pytest.mark.parametrize("loss_type", ["sigmoid", "ipo", "hinge"])
+@pytest.mark.parametrize(("architecture", "layout", "choice"), JOBS)
 def test_twenty_steps_agree_with_trl(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, loss_type: str, layout: str
+    tmp_path: Path,
+    models: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    architecture: str,
+    layout: str,
+    choice: Choice,
 ) -> None:
+    model = models[architecture]
     if layout == "padded":
         force_padded(monkeypatch)
-    initial = initial_adapter(model, tmp_path / "initial")
-    theirs, their_weights, _ = train_with_trl(
-        model, tmp_path / "trl", trl_rows(), initial, loss_type=[loss_type], beta=0.1
-    )
-    ours, our_weights = train_with_ours(model, tmp_path / "ours", monkeypatch, loss_type=loss_type)
+    initial = initial_adapter(model, tmp_path / "initial", choice)
+    theirs, their_weights = train_with_trl(model, tmp_path / "trl", choice, initial)
+    ours, our_weights = train_with_ours(model, tmp_path / "ours", monkeypatch, choice)
     assert len(ours) == len(theirs) == STEPS
     told = {event.key for event in read_events(tmp_path / "ours")}
     assert ("padded" in told, "cut:training_file" in told) == (layout == "padded", True)
@@ -164,14 +93,13 @@ def force_padded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.filterwarnings(*WARNINGS)
 @pytest.mark.parametrize("kind", ["conversations", "texts"])
-def test_token_ids_are_trls(tmp_path: Path, model: Path, kind: str) -> None:
+def test_token_ids_are_trls(tmp_path: Path, models: dict[str, Path], kind: str) -> None:
     rows = trl_rows() if kind == "conversations" else [as_text(row) for row in trl_rows()]
-    initial: dict[str, torch.Tensor] = {}
-    _, _, trainer = train_with_trl(model, tmp_path / "trl", rows, initial, max_steps=1)
+    trainer = make_trl_trainer(models["llama"], tmp_path / "trl", Choice(), rows=rows)
     file = write_preferences(tmp_path / "rows.jsonl", rows, row_format="trl_explicit")
     content = (tmp_path / "rows.jsonl").read_bytes()
     read = read_rows(content, row_format="trl_explicit", sha256=file.sha256, error=InvalidTrainingFile)
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(models["llama"])
     ours = tokenize_rows(read, tokenizer, max_length=10_000, error=InvalidTrainingFile).pairs
     theirs = [(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in trainer.train_dataset]
     assert [(list(pair.prompt), list(pair.chosen), list(pair.rejected)) for pair in ours] == theirs

@@ -203,7 +203,9 @@ def test_an_initial_adapters_shape_goes_before_the_jobs_and_that_is_told(tmp_pat
     make_run(tmp_path / "second", tiny_model, initial_adapter=adapter_of(tmp_path / "first"), lora=lora)
     run(str(tmp_path / "second"))
     warnings = [event.message for event in read_events(tmp_path / "second") if event.level == "warn"]
-    assert warnings == ["The initial adapter keeps its own shape, r 4, alpha 8, rsLoRA off; the job's differs"]
+    assert warnings == [
+        "The initial adapter keeps its own shape, r 4, alpha 8, rsLoRA off, DoRA off; the job's differs"
+    ]
 
 
 def failure(folder: Path) -> tuple[str, str | None, str]:
