@@ -13,7 +13,7 @@ from schemas.run_layout import ADAPTER, OUTCOME
 from schemas.run_record import Outcome
 from schemas.run_spec import GuardParameters, SftParameters
 from tests.tiny_model import save_tiny_model
-from tests.tiny_runs import losses, make_run, preference_rows, read_events, write_preferences
+from tests.tiny_runs import DPO, losses, make_run, preference_rows, read_events, write_preferences
 from trainers.entrypoint import run
 
 ROOT = Path(__file__).parents[2]
@@ -37,14 +37,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-def test_two_workers_give_the_losses_and_weights_of_one(tmp_path: Path, model: Path) -> None:
+@pytest.mark.parametrize("loss_type", ["sigmoid", {"aot": 1.0, "sft": 0.5}], ids=["sigmoid", "coupled"])
+def test_two_workers_give_the_losses_and_weights_of_one(
+    tmp_path: Path, model: Path, loss_type: str | dict[str, float]
+) -> None:
     """Nine pairs, four a step: in each epoch's last step one worker has nothing to do."""
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, workers in ((one, 1), (two, 2)):
         folder.mkdir()
         training = write_preferences(folder / "nine.jsonl", preference_rows(9))
         validation = write_preferences(folder / "validation.jsonl", preference_rows(3, first=30))
-        make_run(folder, model, training_file=training, validation_file=validation, workers=workers)
+        dpo = DPO.model_copy(update={"loss_type": loss_type})
+        make_run(folder, model, training_file=training, validation_file=validation, workers=workers, dpo=dpo)
     run(str(one))
     ended = run_on_two(two)
     assert ended.returncode == 0, ended.stderr
