@@ -13,9 +13,9 @@ from schemas.run_record import SftMetrics
 from schemas.run_spec import RunSpec, SftParameters
 from trainers.data.chat_tokens import PairTokens, name_pairs
 from trainers.distributed import Workers
+from trainers.dpo.objective import Objective
 from trainers.dpo.plan import StepPlan, micro_batches, shard
 from trainers.dpo.schedule import learning_rate
-from trainers.dpo.step import Objective
 from trainers.dpo.token_budget import TokenBudget
 from trainers.errors import NonFiniteLoss
 from trainers.pass_memory import all_fit

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainers.data.chat_tokens import PairTokens
-from trainers.dpo.step import Objective
+from trainers.dpo.objective import Objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def demonstrations(pairs: Sequence[PairTokens]) -> list[PairTokens]:
 
 def predicted_tokens(pairs: Sequence[PairTokens]) -> int:
     """Count the preferred completions' tokens that have a token before them."""
-    return sum(len(pair.chosen) if pair.prompt else max(0, len(pair.chosen) - 1) for pair in pairs)
+    return sum(pair.predicted_chosen_tokens for pair in pairs)
 
 
 def accumulate_gradients(objective: Objective, passes: Sequence[Sequence[PairTokens]], *, step_tokens: int) -> Tensor:

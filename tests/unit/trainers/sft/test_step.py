@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 from tests.tiny_runs import DPO
 from tests.unit.trainers.dpo.test_step import CPU, PAIRS, layout, moved_policy
 from trainers.data.chat_tokens import PairTokens
-from trainers.dpo.step import Objective
+from trainers.dpo.objective import Objective
 from trainers.sft.step import TokenSums, accumulate_gradients, demonstrations, predicted_tokens
 
 WITHOUT_PROMPT = PairTokens((), (57, 58, 2), (65, 2), line=4, row_id=None)
