@@ -45,7 +45,7 @@ def run(run_folder_uri: str) -> Outcome | None:
     """
     folder = RunFolder(run_folder_uri)
     spec = RunSpec.model_validate_json(folder.read(SPEC))
-    with listening_for_stop() as stop, open_workers(gpus_per_worker=spec.gpus_per_worker) as workers:
+    with listening_for_stop(folder) as stop, open_workers(gpus_per_worker=spec.gpus_per_worker) as workers:
         if workers.from_first(workers.writes and folder.exists(OUTCOME)):
             return Outcome.model_validate_json(folder.read(OUTCOME)) if workers.writes else None
         events = EventLog(folder, is_writer=workers.writes)

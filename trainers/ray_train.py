@@ -10,10 +10,11 @@ import os
 import shutil
 import sys
 
-from schemas.run_layout import OUTCOME, SPEC
+from schemas.run_layout import OUTCOME, SPEC, STOP
 from schemas.run_spec import RunSpec
 from trainers.errors import RunStopped
 from trainers.run_folder import RunFolder
+from trainers.stop_signal import mark_stop_on_sigterm
 
 RUN_FOLDER_VARIABLE = "DPO_RUN_FOLDER_URI"
 THREADS_VARIABLE = "DPO_CPU_THREADS"
@@ -47,7 +48,9 @@ def main(arguments: list[str]) -> int:
     except RunStopped as stopped:
         sys.stderr.write(f"{stopped}\n")
         return EXIT_STOPPED
-    return 0 if folder.exists(OUTCOME) else EXIT_NO_OUTCOME
+    if folder.exists(OUTCOME):
+        return 0
+    return EXIT_STOPPED if folder.exists(STOP) else EXIT_NO_OUTCOME
 
 
 def _choose_threads() -> None:
@@ -65,6 +68,9 @@ def _fit(run_folder_uri: str, spec: RunSpec) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
+    resources_per_worker = None if spec.workers == 1 else _join_cluster(spec)
+    if spec.workers > 1:
+        mark_stop_on_sigterm(RunFolder(run_folder_uri))
     # Every node must reach Ray Train's own folder; what it keeps there is not ours and is thrown away.
     storage = RunFolder(run_folder_uri).resolve("ray_train")
     try:
@@ -75,7 +81,7 @@ def _fit(run_folder_uri: str, spec: RunSpec) -> None:
             scaling_config=ScalingConfig(
                 num_workers=0 if spec.workers == 1 else spec.workers,
                 use_gpu=spec.gpus_per_worker > 0,
-                resources_per_worker=None if spec.workers == 1 else _resources_per_worker(spec),
+                resources_per_worker=resources_per_worker,
             ),
             run_config=RunConfig(
                 name=spec.run_id, storage_path=storage, failure_config=FailureConfig(max_failures=GROUP_RESTARTS)
@@ -90,16 +96,22 @@ def train_worker(config: dict[str, str]) -> None:
     """The loop on one worker."""
     from trainers.entrypoint import run
 
-    run(config["run_folder_uri"])
+    try:
+        run(config["run_folder_uri"])
+    except RunStopped:
+        if not RunFolder(config["run_folder_uri"]).exists(STOP):
+            raise
+        # What a worker of a group raises, Ray Train takes for a failure and starts the group again.
 
 
-def _resources_per_worker(spec: RunSpec) -> dict[str, float]:
-    """On CPUs each worker books its share of the cluster's cores: Ray gives it as many threads."""
-    if spec.gpus_per_worker:
-        return {"CPU": 1, "GPU": spec.gpus_per_worker}
+def _join_cluster(spec: RunSpec) -> dict[str, float]:
+    """Return what each worker books. On CPUs, its share of the cluster's cores: Ray gives it as many threads."""
     import ray
 
+    # Here and not within `fit`, because it takes SIGTERM for itself.
     ray.init(address="auto", log_to_driver=True, logging_level=logging.WARNING)
+    if spec.gpus_per_worker:
+        return {"CPU": 1, "GPU": spec.gpus_per_worker}
     cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
     return {"CPU": max(1, int(cpus) // spec.workers)}
 

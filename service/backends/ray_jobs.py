@@ -139,7 +139,8 @@ def _submission(request: RunRequest, driver: DriverCommand) -> bytes:
         env_vars["PYTHONPATH"] = driver.import_path
     body: dict[str, object] = {
         "submission_id": request.run_id,
-        "entrypoint": f"{shlex.quote(driver.python)} -m {RAY_DRIVER_MODULE} {shlex.quote(request.run_id)}",
+        # `exec`: Ray waits for what it stopped, and an orphan of the shell may stay a zombie in a container.
+        "entrypoint": f"exec {shlex.quote(driver.python)} -m {RAY_DRIVER_MODULE} {shlex.quote(request.run_id)}",
         "entrypoint_num_cpus": 1 if is_alone else 0,
         "entrypoint_num_gpus": request.gpus_per_worker if is_alone else 0,
         "runtime_env": {"env_vars": env_vars},

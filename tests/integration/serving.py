@@ -112,6 +112,12 @@ def messages_of(client: OpenAI, job: FineTuningJob) -> list[str]:
     return [event.message for event in reversed(list(client.fine_tuning.jobs.list_events(job.id, limit=100)))]
 
 
+def newest_checkpoint(data_dir: Path, run_id: str) -> int:
+    """The step of the run's last one that is whole."""
+    manifests = data_dir.rglob(f"{run_id}/checkpoints/*/manifest.json")
+    return max(int(path.parent.name.removeprefix("step-")) for path in manifests)
+
+
 def processes_of(data_dir: Path, *, command: str = "") -> list[psutil.Process]:
     """Whatever names the data folder in its command or its environment and `command` in its command, zombies aside."""
     return [process for process in psutil.process_iter() if _names(process, str(data_dir), command)]

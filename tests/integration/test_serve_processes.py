@@ -15,6 +15,7 @@ from tests.integration.serving import (
     is_over,
     messages_of,
     metrics_of,
+    newest_checkpoint,
     processes_of,
     serving,
     steps_of,
@@ -61,7 +62,7 @@ def test_a_job_paused_in_the_middle_goes_on_where_it_stopped_though_the_service_
     with serving(tmp_path / "data", models_file, *PROCESSES) as second:
         client = second.client()
         wait_until(lambda: processes_of(tmp_path / "data", command="-m trainers") == [])
-        wait_until(lambda: steps_of(client, job)[-1] == newest_checkpoint(tmp_path / "data"))
+        wait_until(lambda: steps_of(client, job)[-1] == newest_checkpoint(tmp_path / "data", f"{job.id}-1"))
         stopped_after = steps_of(client, job)[-1]
         assert stopped_after < 4 * EPOCHS
         assert client.fine_tuning.jobs.retrieve(job.id).status == "paused"
@@ -72,11 +73,6 @@ def test_a_job_paused_in_the_middle_goes_on_where_it_stopped_though_the_service_
         told = messages_of(client, job)
         assert f"Resumed after step {stopped_after} of {4 * EPOCHS}" in told
         assert told.index("The job has been paused") < told.index("The job has been resumed")
-
-
-def newest_checkpoint(data_dir: Path) -> int:
-    """The step of the last one that is whole."""
-    return max(int(path.parent.name.removeprefix("step-")) for path in data_dir.rglob("checkpoints/*/manifest.json"))
 
 
 def test_a_tuned_model_is_tuned_further_and_a_validation_file_is_evaluated(tmp_path: Path, models_file: Path) -> None:

@@ -10,6 +10,7 @@ from tests.integration.serving import (
     Serve,
     create_job,
     messages_of,
+    newest_checkpoint,
     processes_of,
     serving,
     steps_of,
@@ -52,6 +53,23 @@ def test_a_killed_worker_costs_no_attempt_and_no_step(serve: Serve) -> None:
     assert steps_of(client, job) == list(range(1, 4 * LONG + 1))
     assert not any("was lost" in message for message in messages_of(client, job))
     assert any("esumed" in message or "oes on" in message for message in messages_of(client, job))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_paused_job_stops_at_its_step_and_goes_on_from_there(serve: Serve, workers: int) -> None:
+    client = serve.client()
+    job = create_job(client, epochs=LONG, workers=workers)
+    wait_for_step(client, job, 6)
+    assert client.fine_tuning.jobs.pause(job.id).status == "paused"
+    wait_until(lambda: not processes_of(serve.data_dir, command=f"{job.id}-1"))
+    wait_until(lambda: steps_of(client, job)[-1] == newest_checkpoint(serve.data_dir, f"{job.id}-1"))
+    stopped_after = steps_of(client, job)[-1]
+    assert stopped_after < 4 * LONG
+    assert client.fine_tuning.jobs.resume(job.id).status == "queued"
+    ended = wait_for_end(client, job)
+    assert ended.status == "succeeded", ended.error
+    assert steps_of(client, job) == list(range(1, 4 * LONG + 1))
+    assert f"Resumed after step {stopped_after} of {4 * LONG}" in messages_of(client, job)
 
 
 def test_a_cancelled_job_leaves_no_process(serve: Serve) -> None:

@@ -119,7 +119,7 @@ def test_a_submission_books_what_the_driver_itself_uses(
     backend.submit(RunRequest(RUN, "/runs/a b", workers=workers, gpus_per_worker=gpus))
     sent = json.loads(head.bodies[-1])
     assert sent["submission_id"] == RUN
-    assert sent["entrypoint"] == "'/opt/my python' -m trainers.ray_train ftjob-1-1"
+    assert sent["entrypoint"] == "exec '/opt/my python' -m trainers.ray_train ftjob-1-1"
     assert sent["runtime_env"] == {
         "env_vars": {
             "DPO_RUN_FOLDER_URI": "/runs/a b",
