@@ -5,6 +5,8 @@ from typing import NewType
 ProjectId = NewType("ProjectId", str)
 KeyId = NewType("KeyId", str)
 FileId = NewType("FileId", str)
+UploadId = NewType("UploadId", str)
+PartId = NewType("PartId", str)
 JobId = NewType("JobId", str)
 EventId = NewType("EventId", str)
 CheckpointId = NewType("CheckpointId", str)

@@ -4,8 +4,12 @@ Keys are POSIX paths without a leading slash, relative to the store's root (a fo
 A run folder's own names are relative to the run folder, so that a trainer needs nothing but its URI.
 """
 
-from schemas.ids import FileId, JobId, ProjectId, RunId
+from schemas.ids import FileId, JobId, PartId, ProjectId, RunId, UploadId
 
+FILES = "files"
+"""Uploaded files, each under its own id."""
+PARTS = "uploads"
+"""Parts of uploads that are not put together yet."""
 SPEC = "spec.json"
 EVENTS = "events"
 CHECKPOINTS = "checkpoints"
@@ -25,7 +29,11 @@ MANIFEST = "manifest.json"
 
 
 def file_key(file_id: FileId) -> str:
-    return f"files/{file_id}"
+    return f"{FILES}/{file_id}"
+
+
+def part_key(upload_id: UploadId, part_id: PartId) -> str:
+    return f"{PARTS}/{upload_id}/{part_id}"
 
 
 def run_prefix(job_id: JobId, run_id: RunId) -> str:

@@ -1,12 +1,26 @@
 """New ids: a prefix and a UUIDv7, so that ids sort by time of creation."""
 
+import re
+from datetime import UTC, datetime
+
 import uuid_utils
 
-from schemas.ids import CheckpointId, EventId, FileId, JobId, KeyId, ProjectId
+from schemas.ids import CheckpointId, EventId, FileId, JobId, KeyId, PartId, ProjectId, UploadId
+
+OURS = re.compile(r"[a-z]+[-_]([0-9a-f]{12})7[0-9a-f]{19}")
+"""A prefix and a UUIDv7, whose first 48 bits are Unix milliseconds."""
 
 
 def new_file_id() -> FileId:
     return FileId(f"file-{_time_ordered()}")
+
+
+def new_upload_id() -> UploadId:
+    return UploadId(f"upload_{_time_ordered()}")
+
+
+def new_part_id() -> PartId:
+    return PartId(f"part_{_time_ordered()}")
 
 
 def new_job_id() -> JobId:
@@ -31,6 +45,12 @@ def new_key_id() -> KeyId:
 
 def new_request_id() -> str:
     return f"req_{_time_ordered()}"
+
+
+def made_at(identifier: str) -> datetime | None:
+    """When an id of ours was made, to the millisecond; None for any other text."""
+    match = OURS.fullmatch(identifier)
+    return datetime.fromtimestamp(int(match[1], 16) / 1000, UTC) if match else None
 
 
 def _time_ordered() -> str:

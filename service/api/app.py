@@ -9,7 +9,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, FastAPI
 
 from schemas.files import MAX_FILE_BYTES
-from service.api import files, fine_tuning_jobs, health, models
+from service.api import files, fine_tuning_jobs, health, models, uploads
 from service.api.dependencies import Parts, ReadinessCheck, refuse_nul
 from service.api.error_rendering import install_error_handlers
 from service.api.openapi import install_openapi
@@ -34,7 +34,7 @@ def create_app(
     app = FastAPI(title="dpo-service", version=version("dpo-service"), redirect_slashes=False)
     app.state.parts = Parts(database, store, registry, clock, readiness or {}, max_file_bytes)
     v1 = APIRouter(prefix="/v1", dependencies=[Depends(refuse_nul)])
-    for resource in (files, fine_tuning_jobs, models):
+    for resource in (files, uploads, fine_tuning_jobs, models):
         v1.include_router(resource.router)
     app.include_router(v1)
     app.include_router(health.router)

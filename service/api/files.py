@@ -16,8 +16,8 @@ from service.api.idempotency import IdempotencyKey, once_per
 from service.api.openapi import FILE_CONTENT, UPLOAD_BODY
 from service.api.pages import FilesPage
 from service.files import catalog
+from service.files.receiving import FORM_BYTES, ReceivedUpload, receive_upload
 from service.files.upload_form import too_large
-from service.files.uploads import FORM_BYTES, ReceivedUpload, receive_upload
 from service.identifiers import new_file_id
 
 router = APIRouter(prefix="/files", tags=["files"])

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from schemas.fine_tuning import Checkpoint, FineTuningJob, JobEvent
+from schemas.fine_tuning import Checkpoint, CreateJobRequest, FineTuningJob, JobEvent
 from schemas.pages import BoundedPage, Page
 from service.api.auth import Project
 from service.api.dependencies import App
@@ -10,7 +10,7 @@ from service.api.etags import answer_unless_known
 from service.api.idempotency import IdempotencyKey, once_per_body
 from service.api.job_bodies import JobBody
 from service.api.json_bodies import JsonBody
-from service.api.openapi import JOB_BODY, METADATA_FILTER
+from service.api.openapi import METADATA_FILTER, json_body
 from service.api.pages import CheckpointsPage, EventsPage, JobsFilter, JobsPage
 from service.jobs import control, queries
 from service.jobs.submission import Submission, submit_job
@@ -19,7 +19,7 @@ PATH = "/fine_tuning/jobs"
 router = APIRouter(prefix=PATH, tags=["fine-tuning"])
 
 
-@router.post("", openapi_extra=JOB_BODY)
+@router.post("", openapi_extra=json_body(CreateJobRequest))
 def create_job(project: Project, app: App, key: IdempotencyKey, body: JsonBody, request: JobBody) -> FineTuningJob:
     """Submit a job; it waits for its files to be validated and then for its turn."""
     submission = Submission(project, request, once_per_body(project, key, path=PATH, body=body))

@@ -6,19 +6,24 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from schemas.base import Request
 from schemas.errors import ErrorEnvelope
 from schemas.files import EXPIRES_AFTER_MAX_S, EXPIRES_AFTER_MIN_S
 from schemas.fine_tuning import CreateJobRequest
+from schemas.uploads import CompleteUploadRequest, CreateUploadRequest
 
 OpenApi = dict[str, Any]
 REFERENCE = "#/components/schemas/{model}"
 
-JOB_BODY: OpenApi = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": REFERENCE.format(model="CreateJobRequest")}}},
-    }
-}
+JSON_BODIES: tuple[type[Request], ...] = (CreateJobRequest, CreateUploadRequest, CompleteUploadRequest)
+
+
+def json_body(model: type[Request]) -> OpenApi:
+    """The `openapi_extra` of an endpoint that reads one of `JSON_BODIES`."""
+    schema = {"$ref": REFERENCE.format(model=model.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
 UPLOAD_BODY: OpenApi = {
     "requestBody": {
         "required": True,
@@ -38,6 +43,21 @@ UPLOAD_BODY: OpenApi = {
                             "maximum": EXPIRES_AFTER_MAX_S,
                         },
                     },
+                }
+            }
+        },
+    }
+}
+PART_BODY: OpenApi = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["data"],
+                    "additionalProperties": False,
+                    "properties": {"data": {"type": "string", "format": "binary"}},
                 }
             }
         },
@@ -77,7 +97,7 @@ def _describe(app: FastAPI) -> OpenApi:
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
     _, definitions = models_json_schema(
-        [(CreateJobRequest, "validation"), (ErrorEnvelope, "serialization")], ref_template=REFERENCE
+        [*((model, "validation") for model in JSON_BODIES), (ErrorEnvelope, "serialization")], ref_template=REFERENCE
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name, schema in definitions["$defs"].items():

@@ -38,6 +38,15 @@ class FileRepository:
         order = FileRow.id.desc() if newest_first else FileRow.id.asc()
         return list(self._session.scalars(query.order_by(order).limit(limit)))
 
+    def list_expired(self, *, now: datetime, limit: int) -> list[FileRow]:
+        """Of all projects, oldest first."""
+        query = select(FileRow).where(FileRow.expires_at <= now).order_by(FileRow.expires_at).limit(limit)
+        return list(self._session.scalars(query))
+
+    def list_known(self, file_ids: list[str]) -> set[str]:
+        """Those of the ids that have a row, expired or not."""
+        return set(self._session.scalars(select(FileRow.id).where(FileRow.id.in_(file_ids))))
+
     def delete(self, project_id: ProjectId, file_id: FileId) -> bool:
         """True when this call removed the row."""
         removed = self._session.execute(

@@ -22,7 +22,8 @@ from service.db.once import OncePer, create_once
 from service.db.tables import FileRow
 from service.errors import InvalidRequest, NotFound
 from service.files.downloads import ByteRange, parse_range
-from service.files.uploads import ReceivedUpload
+from service.files.receiving import ReceivedUpload
+from service.files.unclaimed_bytes import deleted_unless_kept
 from service.nearest import shown
 from service.storage.object_store import ObjectNotFound, ObjectStore
 
@@ -64,18 +65,14 @@ def add_file(
     now = clock()
 
     def create(session: Session) -> FileObject:
-        row = _new_row(project_id, file_id, upload, now=now)
+        row = new_file_row(project_id, file_id, upload, now=now)
         FileRepository(session).add(row)
         return present_file(row)
 
-    is_added = False
-    try:
+    with deleted_unless_kept(store, upload.object_key) as written:
         answer = create_once(database, once_per, create, answer_type=FileObject, now=now)
-        is_added = answer.id == file_id
+        written.is_kept = answer.id == file_id
         return answer
-    finally:
-        if not is_added:
-            store.delete(upload.object_key)
 
 
 def upload_fingerprint(upload: ReceivedUpload) -> str:
@@ -146,21 +143,7 @@ def open_download(
     return Download(row.filename, None, row.size_bytes, byte_range, chunks)
 
 
-def present_file(row: FileRow) -> FileObject:
-    return FileObject(
-        id=row.id,
-        object="file",
-        bytes=row.size_bytes,
-        created_at=unix_seconds(row.created_at),
-        expires_at=None if row.expires_at is None else unix_seconds(row.expires_at),
-        filename=row.filename,
-        purpose=cast(Purpose, row.purpose),
-        status="processed",
-        status_details=None,
-    )
-
-
-def _new_row(project_id: ProjectId, file_id: FileId, upload: ReceivedUpload, *, now: datetime) -> FileRow:
+def new_file_row(project_id: ProjectId, file_id: FileId, upload: ReceivedUpload, *, now: datetime) -> FileRow:
     lifetime_s = upload.expires_after_s
     return FileRow(
         id=file_id,
@@ -172,6 +155,20 @@ def _new_row(project_id: ProjectId, file_id: FileId, upload: ReceivedUpload, *, 
         sha256=upload.sha256,
         created_at=now,
         expires_at=None if lifetime_s is None else now + timedelta(seconds=lifetime_s),
+    )
+
+
+def present_file(row: FileRow) -> FileObject:
+    return FileObject(
+        id=row.id,
+        object="file",
+        bytes=row.size_bytes,
+        created_at=unix_seconds(row.created_at),
+        expires_at=None if row.expires_at is None else unix_seconds(row.expires_at),
+        filename=row.filename,
+        purpose=cast(Purpose, row.purpose),
+        status="processed",
+        status_details=None,
     )
 
 

@@ -26,6 +26,8 @@ class UploadFields:
 class UploadForm:
     """Takes the parts' events, hands the file's bytes on, and keeps the small fields."""
 
+    file_field = "file"
+
     def __init__(self, *, max_file_bytes: int) -> None:
         self._max_file_bytes = max_file_bytes
         self._file_bytes = 0
@@ -59,6 +61,9 @@ class UploadForm:
             raise UploadError(f'The form has no purpose; add purpose="{PURPOSE}".', param="purpose")
         return UploadFields(self._filename, PURPOSE, self._expires_after_s())
 
+    def too_large(self) -> UploadTooLarge:
+        return too_large(self._max_file_bytes)
+
     def _start(self, part: PartStart) -> None:
         name = part.name
         if name not in FIELDS:
@@ -78,7 +83,7 @@ class UploadForm:
     def _take_file_bytes(self, data: bytes) -> bytes:
         self._file_bytes += len(data)
         if self._file_bytes > self._max_file_bytes:
-            raise too_large(self._max_file_bytes)
+            raise self.too_large()
         return data
 
     def _take_field_bytes(self, data: bytes) -> None:

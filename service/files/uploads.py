@@ -1,63 +1,205 @@
-"""Receive an upload: the body streams through the form's parser into the store, memory flat in the file's size."""
+"""Uploads in parts: begun, added to, given up. `assembly` puts them together.
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+A part is bytes first, then the row, under the lock of the upload's row: nothing is added to one that has ended.
+"""
+
+import hashlib
+import json
+from datetime import datetime, timedelta
+from typing import cast
+
+from sqlalchemy.orm import Session
 
 from schemas.files import UploadPurpose
-from service.files.multipart import MultipartReader
-from service.files.store_writer import StoreWriter
-from service.files.upload_errors import UploadError
-from service.files.upload_form import UploadFields, UploadForm, too_large
-from service.storage.object_store import ObjectStore
+from schemas.ids import PartId, ProjectId, UploadId
+from schemas.uploads import (
+    MAX_PARTS,
+    MAX_UPLOAD_BYTES,
+    UPLOAD_LIFETIME_S,
+    CreateUploadRequest,
+    UploadObject,
+    UploadPart,
+    UploadStatus,
+)
+from service.clock import Clock, unix_seconds
+from service.db.engine import Database
+from service.db.files import FileRepository
+from service.db.once import OncePer, create_once
+from service.db.tables import UploadPartRow, UploadRow
+from service.db.uploads import UploadRepository
+from service.errors import Conflict, InvalidRequest, NotFound
+from service.files.catalog import present_file
+from service.files.unclaimed_bytes import deleted_unless_kept
+from service.files.upload_form import sanitise_filename
+from service.identifiers import new_upload_id
+from service.nearest import shown
+from service.storage.object_store import ObjectStore, StoredObject
 
-FORM_BYTES = 64 * 1024
-"""What a body may have beside the file: boundaries, headers, small fields."""
+
+class UploadNotFound(NotFound):
+    code = "upload_not_found"
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedUpload:
-    filename: str
-    purpose: UploadPurpose
-    size_bytes: int
-    sha256: str
-    expires_after_s: int | None
-    object_key: str
+class UploadEnded(Conflict):
+    """Nothing more can be done with an upload that was completed or cancelled, or has expired."""
+
+    code = "upload_ended"
 
 
-async def receive_upload(
-    content_type: str, body: AsyncIterator[bytes], *, store: ObjectStore, object_key: str, max_bytes: int
-) -> ReceivedUpload:
-    """Store the file of a multipart body under `object_key`; on any error nothing is left there.
+class TooManyParts(InvalidRequest):
+    code = "too_many_parts"
 
-    Raises: UploadError; whatever `body` raises when the client goes away.
+
+def create_upload(
+    project_id: ProjectId,
+    request: CreateUploadRequest,
+    *,
+    once_per: OncePer | None,
+    database: Database,
+    clock: Clock,
+) -> UploadObject:
+    """Raises: IdempotencyKeyReused."""
+    now = clock()
+
+    def create(session: Session) -> UploadObject:
+        row = _new_row(project_id, request, now=now)
+        UploadRepository(session).add(row)
+        return present_upload(session, row, now=now)
+
+    return create_once(database, once_per, create, answer_type=UploadObject, now=now)
+
+
+def find_upload(project_id: ProjectId, upload_id: str, *, database: Database, clock: Clock) -> UploadObject:
+    """Raises: UploadNotFound."""
+    with database.read() as session:
+        row = UploadRepository(session).find(project_id, upload_id)
+        if row is None:
+            raise upload_not_found(upload_id)
+        return present_upload(session, row, now=clock())
+
+
+def check_pending(project_id: ProjectId, upload_id: str, *, database: Database, clock: Clock) -> UploadId:
+    """Before a part's body is read. Raises: UploadNotFound, UploadEnded."""
+    with database.read() as session:
+        row = UploadRepository(session).find(project_id, upload_id)
+    return UploadId(require_pending(row, upload_id, now=clock()).id)
+
+
+def add_part(
+    project_id: ProjectId,
+    upload_id: UploadId,
+    part_id: PartId,
+    stored: StoredObject,
+    *,
+    once_per: OncePer | None,
+    database: Database,
+    store: ObjectStore,
+    clock: Clock,
+) -> UploadPart:
+    """Write the row of bytes that lie in the store; when it is not written, they go.
+
+    Raises: UploadNotFound, UploadEnded, TooManyParts, IdempotencyKeyReused.
     """
-    reader = MultipartReader(content_type)
-    form = UploadForm(max_file_bytes=max_bytes)
-    async with StoreWriter(store, object_key) as writer:
-        fields = await _read_form(body, reader, form, writer, max_body_bytes=max_bytes + FORM_BYTES)
-        stored = await writer.commit()
-    return ReceivedUpload(
-        filename=fields.filename,
-        purpose=fields.purpose,
-        size_bytes=stored.size_bytes,
-        sha256=stored.sha256,
-        expires_after_s=fields.expires_after_s,
-        object_key=stored.key,
+    now = clock()
+
+    def create(session: Session) -> UploadPart:
+        uploads = UploadRepository(session)
+        require_pending(uploads.find_locked(project_id, upload_id), upload_id, now=now)
+        _check_room(uploads, upload_id, stored.size_bytes)
+        row = UploadPartRow(
+            id=part_id, upload_id=upload_id, object_key=stored.key, size_bytes=stored.size_bytes, created_at=now
+        )
+        uploads.add_part(row)
+        return UploadPart(id=row.id, object="upload.part", created_at=unix_seconds(now), upload_id=upload_id)
+
+    with deleted_unless_kept(store, stored.key) as written:
+        answer = create_once(database, once_per, create, answer_type=UploadPart, now=now)
+        written.is_kept = answer.id == part_id
+        return answer
+
+
+def cancel_upload(
+    project_id: ProjectId, upload_id: str, *, database: Database, store: ObjectStore, clock: Clock
+) -> UploadObject:
+    """Give it up with its parts; a second time changes nothing. Raises: UploadNotFound, UploadEnded."""
+    now = clock()
+    with database.write() as session:
+        uploads = UploadRepository(session)
+        row = uploads.find_locked(project_id, upload_id)
+        if row is None or row.status != "cancelled":
+            row = require_pending(row, upload_id, now=now)
+            uploads.close(UploadId(row.id), to="cancelled")
+            session.refresh(row)
+        object_keys = uploads.remove_parts(UploadId(row.id))
+        answer = present_upload(session, row, now=now)
+    for key in object_keys:
+        store.delete(key)
+    return answer
+
+
+def part_fingerprint(upload_id: UploadId, stored: StoredObject) -> str:
+    """SHA-256 of what the form said, whatever its boundary."""
+    return hashlib.sha256(json.dumps(["POST", f"/v1/uploads/{upload_id}/parts", stored.sha256]).encode()).hexdigest()
+
+
+def present_upload(session: Session, row: UploadRow, *, now: datetime) -> UploadObject:
+    file = None
+    if row.file_id is not None:
+        file = FileRepository(session).find(ProjectId(row.project_id), row.file_id, now=now)
+    return UploadObject(
+        id=row.id,
+        object="upload",
+        bytes=row.size_bytes,
+        created_at=unix_seconds(row.created_at),
+        expires_at=unix_seconds(row.expires_at),
+        filename=row.filename,
+        purpose=cast(UploadPurpose, row.purpose),
+        status=status_of(row, now=now),
+        file=None if file is None else present_file(file),
     )
 
 
-async def _read_form(
-    body: AsyncIterator[bytes], reader: MultipartReader, form: UploadForm, writer: StoreWriter, *, max_body_bytes: int
-) -> UploadFields:
-    body_bytes = 0
-    async for chunk in body:
-        body_bytes += len(chunk)
-        for event in reader.feed(chunk):
-            data = form.accept(event)
-            if data:
-                await writer.send(data)
-        if body_bytes > max_body_bytes:
-            raise too_large(max_body_bytes - FORM_BYTES)
-    if not reader.is_complete:
-        raise UploadError("The request body ended before the form's closing boundary; send it again.", param="file")
-    return form.finish()
+def require_pending(row: UploadRow | None, upload_id: str, *, now: datetime) -> UploadRow:
+    """Raises: UploadNotFound, UploadEnded."""
+    if row is None:
+        raise upload_not_found(upload_id)
+    status = status_of(row, now=now)
+    if status != "pending":
+        raise UploadEnded(f"The upload {row.id} is {status}; create a new one", param="upload_id")
+    return row
+
+
+def status_of(row: UploadRow, *, now: datetime) -> UploadStatus:
+    is_late = row.status == "pending" and row.expires_at <= now
+    return "expired" if is_late else cast(UploadStatus, row.status)
+
+
+def upload_not_found(upload_id: str) -> UploadNotFound:
+    return UploadNotFound(f"The upload {shown(upload_id)} does not exist; POST /v1/uploads creates one")
+
+
+def _new_row(project_id: ProjectId, request: CreateUploadRequest, *, now: datetime) -> UploadRow:
+    return UploadRow(
+        id=new_upload_id(),
+        project_id=project_id,
+        filename=sanitise_filename(request.filename),
+        purpose=request.purpose,
+        size_bytes=request.bytes,
+        file_lifetime_s=None if request.expires_after is None else request.expires_after.seconds,
+        status="pending",
+        created_at=now,
+        expires_at=now + timedelta(seconds=UPLOAD_LIFETIME_S),
+        file_id=None,
+        completed_part_ids=None,
+    )
+
+
+def _check_room(uploads: UploadRepository, upload_id: UploadId, size_bytes: int) -> None:
+    """A part may be sent again, so that more may lie there than the file will have; but not without end."""
+    parts, held_bytes = uploads.measure_parts(upload_id)
+    if parts >= MAX_PARTS or held_bytes + size_bytes > MAX_UPLOAD_BYTES:
+        raise TooManyParts(
+            f"The upload has {parts:,} parts of {held_bytes:,} bytes; at most {MAX_PARTS:,} of {MAX_UPLOAD_BYTES:,} "
+            "together are taken: complete it, or cancel it and send larger parts once",
+            param="data",
+        )

@@ -22,7 +22,9 @@ from service.dispatcher.loop import Dispatcher
 from service.dispatcher.validations import Validations
 from service.files.validation_process import validate_in_process
 from service.registry import Registry
+from service.retention.sweeper import Sweeper
 from service.serve.backends import OpenBackend, check_backend, open_backend
+from service.serve.background import in_background
 from service.serve.banner import render_banner
 from service.serve.base_models import is_default_model_ready, load_registry, prepare_default_model
 from service.serve.bootstrap import ensure_first_key
@@ -70,6 +72,7 @@ def _serve(settings: Settings) -> None:
             clock=utc_now,
             max_attempts=settings.max_attempts,
         )
+        stack.enter_context(in_background("retention", Sweeper(database, store, utc_now).run))
         stack.enter_context(_dispatching(context, backend))
         stack.callback(_ignore_signals)
         server = _server(_app(database, store, registry, backend))

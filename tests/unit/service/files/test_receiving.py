@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai import OpenAI
 
+from service.files.receiving import ReceivedUpload, receive_upload
 from service.files.upload_errors import UploadError, UploadNotStored, UploadTooLarge
-from service.files.uploads import ReceivedUpload, receive_upload
 from service.storage.folder import FolderStore
 from service.storage.object_store import StoredObject
 from tests.unit.service.files.forms import (

@@ -1,0 +1,66 @@
+"""Uploads in parts. Whoever changes an upload or its parts locks the upload's row first."""
+
+from datetime import datetime
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from schemas.ids import FileId, ProjectId, UploadId
+from schemas.uploads import UploadStatus
+from service.db.tables import UploadPartRow, UploadRow
+
+
+class UploadRepository:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, upload: UploadRow) -> None:
+        self._session.add(upload)
+        self._session.flush()
+
+    def find(self, project_id: ProjectId, upload_id: str) -> UploadRow | None:
+        query = select(UploadRow).where(UploadRow.project_id == project_id, UploadRow.id == upload_id)
+        return self._session.scalars(query).first()
+
+    def find_locked(self, project_id: ProjectId, upload_id: str) -> UploadRow | None:
+        """Nobody else changes it before this writing transaction ends."""
+        query = select(UploadRow).where(UploadRow.project_id == project_id, UploadRow.id == upload_id)
+        return self._session.scalars(query.with_for_update()).first()
+
+    def close(self, upload_id: UploadId, *, to: UploadStatus) -> None:
+        self._session.execute(update(UploadRow).where(UploadRow.id == upload_id).values(status=to))
+
+    def complete(self, upload_id: UploadId, *, file_id: FileId, part_ids: list[str]) -> None:
+        completed = {"status": "completed", "file_id": file_id, "completed_part_ids": part_ids}
+        self._session.execute(update(UploadRow).where(UploadRow.id == upload_id).values(**completed))
+
+    def add_part(self, part: UploadPartRow) -> None:
+        self._session.add(part)
+        self._session.flush()
+
+    def measure_parts(self, upload_id: UploadId) -> tuple[int, int]:
+        """Return how many parts there are, and their bytes together."""
+        query = select(func.count(), func.coalesce(func.sum(UploadPartRow.size_bytes), 0))
+        parts, size_bytes = self._session.execute(query.where(UploadPartRow.upload_id == upload_id)).one()
+        return parts, int(size_bytes)
+
+    def find_parts(self, upload_id: UploadId) -> dict[str, UploadPartRow]:
+        """By id."""
+        query = select(UploadPartRow).where(UploadPartRow.upload_id == upload_id)
+        return {part.id: part for part in self._session.scalars(query)}
+
+    def remove_parts(self, upload_id: UploadId) -> list[str]:
+        """Return the removed parts' object keys."""
+        removed = self._session.execute(
+            delete(UploadPartRow).where(UploadPartRow.upload_id == upload_id).returning(UploadPartRow.object_key)
+        )
+        return list(removed.scalars())
+
+    def list_expired(self, *, now: datetime, limit: int) -> list[UploadRow]:
+        """Uploads past their time that nobody has closed, oldest first."""
+        query = select(UploadRow).where(UploadRow.status == "pending", UploadRow.expires_at <= now)
+        return list(self._session.scalars(query.order_by(UploadRow.expires_at).limit(limit)))
+
+    def list_known(self, part_ids: list[str]) -> set[str]:
+        """Those of the ids that have a row."""
+        return set(self._session.scalars(select(UploadPartRow.id).where(UploadPartRow.id.in_(part_ids))))

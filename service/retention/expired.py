@@ -1,0 +1,50 @@
+"""What is past its time: files with their bytes, uploads with their parts. The row goes first, then the bytes."""
+
+from datetime import datetime, timedelta
+
+from schemas.ids import FileId, ProjectId, UploadId
+from service.db.engine import Database
+from service.db.files import FileRepository
+from service.db.tables import FileRow, UploadRow
+from service.db.uploads import UploadRepository
+from service.storage.object_store import ObjectStore
+
+BATCH = 100
+UPLOAD_GRACE = timedelta(hours=1)
+"""A request that completes an upload in time may still be reading its parts."""
+
+
+def sweep_expired_files(database: Database, store: ObjectStore, *, now: datetime) -> int:
+    """Return how many were removed, `BATCH` at most."""
+    with database.read() as session:
+        expired = FileRepository(session).list_expired(now=now, limit=BATCH)
+    for file in expired:
+        _remove_file(database, store, file)
+    return len(expired)
+
+
+def sweep_expired_uploads(database: Database, store: ObjectStore, *, now: datetime) -> int:
+    """Return how many were closed, `BATCH` at most."""
+    with database.read() as session:
+        expired = UploadRepository(session).list_expired(now=now - UPLOAD_GRACE, limit=BATCH)
+    for upload in expired:
+        _close_upload(database, store, upload)
+    return len(expired)
+
+
+def _remove_file(database: Database, store: ObjectStore, file: FileRow) -> None:
+    with database.write() as session:
+        FileRepository(session).delete(ProjectId(file.project_id), FileId(file.id))
+    store.delete(file.object_key)
+
+
+def _close_upload(database: Database, store: ObjectStore, upload: UploadRow) -> None:
+    with database.write() as session:
+        uploads = UploadRepository(session)
+        row = uploads.find_locked(ProjectId(upload.project_id), upload.id)
+        if row is None or row.status != "pending":
+            return
+        uploads.close(UploadId(row.id), to="expired")
+        object_keys = uploads.remove_parts(UploadId(row.id))
+    for key in object_keys:
+        store.delete(key)

@@ -1,0 +1,59 @@
+"""The sweeper: what has expired every minute, what is orphaned every few hours, and nothing else.
+
+Any number may run beside each other: each removal is the same whoever does it.
+"""
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import structlog
+
+from service.clock import Clock
+from service.db.engine import Database
+from service.retention.expired import sweep_expired_files, sweep_expired_uploads
+from service.retention.orphans import sweep_orphans
+from service.storage.object_store import ObjectStore
+
+log = structlog.get_logger()
+
+Sweep = Callable[..., int]
+
+PERIODS: dict[Sweep, timedelta] = {
+    sweep_expired_files: timedelta(minutes=1),
+    sweep_expired_uploads: timedelta(minutes=1),
+    sweep_orphans: timedelta(hours=6),
+}
+LOOK_S = 5.0
+
+
+class Sweeper:
+    def __init__(self, database: Database, store: ObjectStore, clock: Clock) -> None:
+        self._database = database
+        self._store = store
+        self._clock = clock
+        self._due: dict[Sweep, datetime] = {}
+        """When each is next due; absent: now."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Sweep until told to stop."""
+        while not stop.is_set():
+            self.sweep_due()
+            stop.wait(LOOK_S)
+
+    def sweep_due(self) -> None:
+        """Do what is due now; a sweep that fails is logged and comes again at its next time."""
+        now = self._clock()
+        for sweep, period in PERIODS.items():
+            if self._due.get(sweep, now) <= now:
+                self._due[sweep] = now + period
+                self._sweep(sweep, now=now)
+
+    def _sweep(self, sweep: Sweep, *, now: datetime) -> None:
+        try:
+            removed = sweep(self._database, self._store, now=now)
+        except Exception:
+            log.exception("sweep_failed", sweep=sweep.__name__)
+            return
+        if removed:
+            log.info("swept", sweep=sweep.__name__, removed=removed)

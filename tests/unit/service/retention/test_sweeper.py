@@ -1,0 +1,151 @@
+"""What has expired and what is orphaned goes; everything else stays."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from schemas.ids import FileId, PartId, ProjectId, UploadId
+from schemas.run_layout import file_key, part_key
+from schemas.uploads import CreateUploadRequest
+from service.clock import utc_now
+from service.db.engine import Database
+from service.db.migrate import upgrade
+from service.db.projects import ProjectRepository
+from service.db.tables import FileRow, ProjectRow
+from service.files import catalog, uploads
+from service.files.receiving import ReceivedUpload
+from service.files.uploads import UploadEnded
+from service.identifiers import made_at, new_file_id, new_part_id
+from service.retention.sweeper import Sweeper
+from service.storage.folder import FolderStore
+
+PROJECT = ProjectId("proj_1")
+REQUEST = CreateUploadRequest(bytes=2, filename="a.jsonl", mime_type="text/jsonl", purpose="fine-tune")
+
+
+class House:
+    """A database and a store with a clock that can be moved, and the sweeper over them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = Database(f"sqlite:///{folder / 'db.sqlite3'}")
+        upgrade(self.database.engine)
+        self.store = FolderStore(folder / "objects")
+        self.now = utc_now()
+        self.sweeper = Sweeper(self.database, self.store, self.clock)
+        with self.database.write() as session:
+            ProjectRepository(session).add(ProjectRow(id=PROJECT, name="default", created_at=self.now))
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def sweep_after(self, **time: int) -> None:
+        self.now += timedelta(**time)
+        self.sweeper.sweep_due()
+
+    def keys(self) -> set[str]:
+        return set(self.store.list_keys(""))
+
+    def add_file(self, *, expires_after_s: int | None) -> FileId:
+        file_id = new_file_id()
+        stored = self.store.write(file_key(file_id), [b"{}"])
+        upload = ReceivedUpload("a.jsonl", "fine-tune", 2, stored.sha256, expires_after_s, stored.key)
+        catalog.add_file(
+            PROJECT, file_id, upload, once_per=None, database=self.database, store=self.store, clock=self.clock
+        )
+        return file_id
+
+    def begin_upload(self) -> UploadId:
+        created = uploads.create_upload(PROJECT, REQUEST, once_per=None, database=self.database, clock=self.clock)
+        return UploadId(created.id)
+
+    def add_part(self, upload_id: UploadId) -> PartId:
+        part_id = new_part_id()
+        stored = self.store.write(part_key(upload_id, part_id), [b"{}"])
+        uploads.add_part(
+            PROJECT,
+            upload_id,
+            part_id,
+            stored,
+            once_per=None,
+            database=self.database,
+            store=self.store,
+            clock=self.clock,
+        )
+        return part_id
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    built = House(tmp_path)
+    yield built
+    built.database.close()
+
+
+def test_an_expired_file_goes_with_its_bytes_and_the_others_stay(house: House) -> None:
+    short, kept = house.add_file(expires_after_s=3_600), house.add_file(expires_after_s=None)
+    house.sweep_after(minutes=59)
+    assert house.keys() == {file_key(short), file_key(kept)}
+    house.sweep_after(minutes=1)
+    assert house.keys() == {file_key(kept)}
+    with house.database.read() as session:
+        assert [row.id for row in session.query(FileRow)] == [kept]
+
+
+def test_an_expired_upload_is_closed_and_its_parts_go(house: House) -> None:
+    upload_id = house.begin_upload()
+    part_id = house.add_part(upload_id)
+    house.sweep_after(minutes=90)
+    assert house.keys() == {part_key(upload_id, part_id)}, "a request that completes it may still read"
+    house.sweep_after(minutes=31)
+    assert house.keys() == set()
+    found = uploads.find_upload(PROJECT, upload_id, database=house.database, clock=house.clock)
+    assert found.status == "expired"
+    with pytest.raises(UploadEnded):
+        house.add_part(upload_id)
+    assert house.keys() == set()
+
+
+def test_bytes_without_a_row_go_after_a_day(house: House) -> None:
+    kept, upload_id = house.add_file(expires_after_s=None), house.begin_upload()
+    house.store.write(file_key(new_file_id()), [b"left by a kill"])
+    house.store.write(part_key(upload_id, new_part_id()), [b"left by a kill"])
+    house.sweep_after(hours=23)
+    assert len(house.keys()) == 3
+    house.sweep_after(hours=6)
+    assert house.keys() == {file_key(kept)}
+
+
+def test_what_is_not_of_the_sweepers_is_left_alone(house: House) -> None:
+    others = {"runs/ftjob-1/ftjob-1-1/outcome.json", "references/proj_1/x", "files/notes.txt", "filesystem/a"}
+    for key in others:
+        house.store.write(key, [b"x"])
+    house.sweep_after(days=400)
+    assert house.keys() == others
+
+
+def test_a_sweep_that_fails_stops_neither_the_others_nor_its_next_time(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.add_file(expires_after_s=3_600)
+    upload_id = house.begin_upload()
+    house.add_part(upload_id)
+    with monkeypatch.context() as broken:
+        broken.setattr(house.store, "delete", _refuse)
+        house.sweep_after(days=1)
+    assert len(house.keys()) == 2, "the rows went, the bytes are orphans now"
+    house.sweep_after(days=2)
+    assert house.keys() == set()
+
+
+@pytest.mark.parametrize("text", ["file-1", "notes", "file-" + "g" * 32, "file-01a212225cce42da8a9f9f32b14397da"])
+def test_only_ids_of_ours_have_an_age(text: str) -> None:
+    assert made_at(text) is None
+    made = made_at(new_file_id())
+    assert made is not None
+    assert abs(made - datetime.now(UTC)) < timedelta(seconds=5)
+
+
+def _refuse(_key: str) -> None:
+    raise OSError("the store is away")
