@@ -104,27 +104,32 @@ def test_a_second_job_on_the_same_data_takes_its_reference_from_the_cache(tmp_pa
 
 
 def test_a_reference_is_estimated_first_and_the_job_shows_both_phases(tmp_path: Path, models_file: Path) -> None:
+    """Paused in the first phase and resumed, at that."""
     with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
         client = serve.client()
         file = client.files.create(file=("pairs.jsonl", PAIRS), purpose="fine-tune")
         dpo = {
             "hyperparameters": {"n_epochs": 1, "batch_size": 4},
-            "reference": {"type": "sft", "n_epochs": 2},
+            "reference": {"type": "sft", "n_epochs": EPOCHS},
         }
         job = client.fine_tuning.jobs.create(
             model="tiny", training_file=file.id, extra_body={"method": {"type": "dpo", "dpo": dpo}}
         )
+        wait_until(lambda: any("SFT step 2/" in message for message in messages_of(client, job)))
+        assert client.fine_tuning.jobs.pause(job.id).status == "paused"
+        client.fine_tuning.jobs.resume(job.id)
         ended = wait_for_end(client, job)
         assert ended.status == "succeeded", ended.error
         shown = ended.to_dict()["method"]["dpo"]["reference"]
-        assert shown == {"type": "sft", "n_epochs": 2, "learning_rate": 4e-3}
+        assert shown == {"type": "sft", "n_epochs": EPOCHS, "learning_rate": 4e-3}
         events = list(reversed(list(client.fine_tuning.jobs.list_events(job.id, limit=100))))
         steps = [event.data for event in events if event.type == "metrics"]
         assert [metrics["step"] for metrics in steps] == [1, 2, 3, 4]
         assert steps[0]["rewards_margin"] == 0.0
         phase = [event for event in events if event.data and event.type == "message"]
-        assert [event.data["sft_step"] for event in phase] == list(range(1, 9))
-        assert phase[0].message.startswith("SFT step 1/8: loss ")
+        assert [event.data["sft_step"] for event in phase] == list(range(1, 4 * EPOCHS + 1))
+        assert phase[0].message.startswith("SFT step 1/100: loss ")
+        assert any(event.message.startswith("Resumed after SFT step ") for event in events)
         assert phase[-1].data["sft_loss"] < phase[0].data["sft_loss"]
         assert phase[-1].data["trained_tokens"] < steps[0]["trained_tokens"]
         [checkpoint] = client.fine_tuning.jobs.checkpoints.list(job.id).data

@@ -90,10 +90,14 @@ def test_other_hyperparameters_share_an_entry_and_other_numbers_do_not(
     assert computed.passes == 0
     assert len(entries(tmp_path)) == 1
     trained(tmp_path / "half", tiny_model, precision="bf16")
+    trained(tmp_path / "length", tiny_model, dpo=DPO.model_copy(update={"ld_alpha": 0.5}))
     trained(tmp_path / "tuned", tiny_model, initial_adapter=adapter_of(first))
     rows = write_preferences(tmp_path / "fewer.jsonl", preference_rows(9))
     trained(tmp_path / "fewer", tiny_model, training_file=rows.model_copy(update={"uri": str(tmp_path / rows.uri)}))
-    assert len(entries(tmp_path)) == 4
+    assert len(entries(tmp_path)) == 5
+    computed.passes = 0
+    again = trained(tmp_path / "again", tiny_model, dpo=DPO.model_copy(update={"ld_alpha": 0.5}), seed=9)
+    assert (computed.passes, messages(again, level="warn")) == (0, [])
 
 
 def test_a_base_model_whose_weights_changed_has_another_entry(

@@ -156,6 +156,23 @@ def test_losing_a_run_inside_dpo_changes_no_number(
     assert all(torch.equal(weights(unbroken)[name], tensor) for name, tensor in weights(resumed).items())
 
 
+@pytest.mark.parametrize("changes", [{"use_dora": True}, {"use_rslora": True}], ids=["DoRA", "rsLoRA"])
+def test_other_adapters_are_frozen_and_come_back_from_a_checkpoint(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, bool]
+) -> None:
+    lora = LORA.model_copy(update=changes)
+    unbroken = trained(tmp_path / "unbroken", tiny_model, lora=lora)
+    steps = [event.step_metrics for event in read_events(unbroken) if event.step_metrics]
+    assert steps[0].rewards_margin == pytest.approx(0, abs=1e-6)
+    make_run(tmp_path / "run", tiny_model, lora=lora, **SFT)
+    with monkeypatch.context() as patched:
+        at_step(4, lose_the_node, patched)
+        with pytest.raises(OSError, match="went away"):
+            run(str(tmp_path / "run"))
+    run(str(tmp_path / "run"))
+    assert losses(tmp_path / "run") == losses(unbroken)
+
+
 def test_losing_a_run_before_the_phases_first_checkpoint_begins_again(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
