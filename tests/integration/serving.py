@@ -72,14 +72,17 @@ def create_job(
     workers: int = 1,
     validation_file: str | None = None,
     seed: int | None = None,
+    **options: Any,
 ) -> FineTuningJob:
+    """`options` are further ones of `method.dpo`."""
+    hyperparameters = {"n_epochs": epochs, "batch_size": 4, "beta": 0.1}
     file = client.files.create(file=("pairs.jsonl", PAIRS), purpose="fine-tune")
     return client.fine_tuning.jobs.create(
         model=model,
         training_file=file.id,
         validation_file=validation_file,
         seed=seed,
-        method={"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": epochs, "batch_size": 4, "beta": 0.1}}},
+        method={"type": "dpo", "dpo": {"hyperparameters": hyperparameters, **options}},
         extra_body={"resources": {"workers": workers}},
     )
 

@@ -75,6 +75,26 @@ def test_a_job_paused_in_the_middle_goes_on_where_it_stopped_though_the_service_
         assert told.index("The job has been paused") < told.index("The job has been resumed")
 
 
+def test_a_job_that_its_guard_pauses_goes_on_when_resumed(tmp_path: Path, models_file: Path) -> None:
+    with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
+        client = serve.client()
+        held_out = client.files.create(file=("held-out.jsonl", PAIRS), purpose="fine-tune")
+        guards = {"max_kl": 1e-9, "action": "pause"}
+        job = create_job(client, validation_file=held_out.id, guards=guards, evaluation={"every_steps": 2})
+        wait_until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "paused")
+        assert steps_of(client, job) == [1, 2]
+        client.fine_tuning.jobs.resume(job.id)
+        wait_until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "paused")
+        assert steps_of(client, job) == [1, 2, 3, 4]
+        client.fine_tuning.jobs.resume(job.id)
+        ended = wait_for_end(client, job)
+        assert ended.status == "succeeded", ended.error
+        fired = [message for message in messages_of(client, job) if "is above max_kl 1e-09" in message]
+        assert len(fired) == 2
+        assert "at step 4" in fired[1]
+        assert fired[1].endswith("; pausing; resume the job to go on from here, or cancel it")
+
+
 def test_a_tuned_model_is_tuned_further_and_a_validation_file_is_evaluated(tmp_path: Path, models_file: Path) -> None:
     with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
         client = serve.client()

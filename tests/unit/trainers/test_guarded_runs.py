@@ -15,13 +15,19 @@ from schemas.run_spec import GuardParameters, RunSpec
 from tests.tiny_runs import losses, make_run, preference_rows, read_events, write_preferences
 from trainers import entrypoint
 from trainers.dpo import train
+from trainers.dpo.loop_events import step_event
+from trainers.dpo.progress import HistoryEntry
 from trainers.entrypoint import run
 
+BEYOND_AT_ONCE = 1e-4
 
-def guarded_run(folder: Path, model: Path, *, action: str, patience: int = 1, **changes: Any) -> RunSpec:
-    """Six steps, each evaluated; whatever the model does is beyond this KL."""
+
+def guarded_run(
+    folder: Path, model: Path, *, action: str, max_kl: float = BEYOND_AT_ONCE, patience: int = 1, **changes: Any
+) -> RunSpec:
+    """Six steps, each evaluated; three make an epoch."""
     guards = GuardParameters.model_validate(
-        {"max_kl": 1e-4, "min_chosen_logp_ratio": None, "max_valid_loss_rise": None}
+        {"max_kl": max_kl, "min_chosen_logp_ratio": None, "max_valid_loss_rise": None}
         | {"patience": patience, "action": action}
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,3 +162,33 @@ def test_a_run_killed_after_its_guard_fired_ends_at_the_same_step(
         resumed = (str(tmp_path / "second"), str(tmp_path / "first"))
         guarded_run(tmp_path / "third", tiny_model, action=action, patience=3, resume_from=resumed)
         assert run_of(tmp_path / "third").steps == 6
+
+
+def test_the_best_adapter_survives_a_kill_long_after_its_step(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the limit until step 2, killed at step 4: the checkpoint of step 3 has the adapter of step 2 with it."""
+    guarded_run(tmp_path / "warned", tiny_model, action="warn")
+    run_of(tmp_path / "warned")
+    evaluations = [event.evaluation for event in read_events(tmp_path / "warned") if event.evaluation]
+    kl = {evaluation.step: evaluation.valid_kl for evaluation in evaluations}
+    assert kl[1] < kl[2] < kl[3] < kl[4]
+    limits: dict[str, Any] = {"action": "stop", "max_kl": (kl[2] + kl[3]) / 2, "patience": 2}
+    guarded_run(tmp_path / "unbroken", tiny_model, **limits)
+    run_of(tmp_path / "unbroken")
+    guarded_run(tmp_path / "first", tiny_model, **limits)
+
+    def tell_until_step_4(entry: HistoryEntry) -> RunEvent:
+        if entry.step.step == 4:
+            raise Killed
+        return step_event(entry)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "step_event", tell_until_step_4)
+        with pytest.raises(Killed):
+            run(str(tmp_path / "first"))
+    guarded_run(tmp_path / "second", tiny_model, resume_from=(str(tmp_path / "first"),), **limits)
+    assert run_of(tmp_path / "second").steps == 4
+    passport = json.loads((tmp_path / "second" / ADAPTER / "passport.json").read_text())
+    assert passport["delivered_step"] == 2
+    assert_equal_weights(weights_of(tmp_path / "second" / ADAPTER), weights_of(tmp_path / "unbroken" / ADAPTER))
