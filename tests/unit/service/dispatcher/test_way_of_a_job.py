@@ -57,6 +57,7 @@ def test_the_spec_is_numbers_and_uris(tmp_path: Path) -> None:
         spec = RunSpec.model_validate_json(world.context.store.read(f"runs/{job_id}/{job_id}-1/{SPEC}"))
         assert (spec.seed, spec.workers, spec.model.uri, spec.dpo.learning_rate) == (7, 1, "/models/tiny", 1e-3)
         assert Path(spec.training_file.uri).read_bytes() == pairs(4)
+        assert spec.quantization is None
         assert spec.reference_cache == world.context.store.uri(f"references/{PROJECT}")
         assert spec.validation_file is not None
         assert spec.validation_file.file_id == validation

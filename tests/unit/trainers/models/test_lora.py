@@ -11,6 +11,7 @@ from tests.tiny_model import tiny_llama
 from tests.tiny_runs import LORA
 from trainers.checkpoints import stored_file
 from trainers.errors import InvalidLoraTargets, UnusableAdapter
+from trainers.models.fused_lora import fuse_lora_layers
 from trainers.models.lora import InitialAdapter, Policy, add_lora, read_adapter
 
 TOKENS = torch.tensor([[1, 40, 41, 42, 43]])
@@ -79,6 +80,43 @@ def test_dropout_is_on_only_where_asked() -> None:
     with policy.with_dropout():
         assert not torch.equal(logits(policy), still)
     assert torch.equal(logits(policy), still)
+
+
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_dropout_reaches_dora_and_plain_lora(use_dora: bool) -> None:
+    lora = LORA.model_copy(update={"dropout": 0.5, "use_dora": use_dora})
+    policy = add_lora(tiny_llama(), lora, initial=None, reference="initial", seed=1)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.1)
+    still = logits(policy)
+    torch.manual_seed(1)
+    with policy.with_dropout():
+        one, other = logits(policy), logits(policy)
+    assert not torch.equal(one, other)
+    assert torch.equal(logits(policy), still)
+    assert not any(module.training for module in policy.model.modules())
+
+
+def test_dora_layers_are_left_to_peft() -> None:
+    policy = add_lora(
+        tiny_llama(), LORA.model_copy(update={"use_dora": True}), initial=None, reference="initial", seed=1
+    )
+    assert fuse_lora_layers(policy.model) == 0
+    with torch.no_grad():
+        base = tiny_llama()(input_ids=TOKENS).logits
+    torch.testing.assert_close(logits(policy), base)
+    assert any("lora_magnitude_vector" in name for name in policy.adapter_weights())
+
+
+def test_a_dora_adapter_is_read_as_one_and_tells_its_shape() -> None:
+    content = save({})
+    config = json.dumps(CONFIG | {"use_dora": True}).encode()
+    adapter = read_adapter(config, content, sha256=stored_file("", content).sha256)
+    assert adapter.shape == "r 2, alpha 4, rsLoRA off, DoRA on"
+    shape = LORA.model_copy(update={"r": 2, "alpha": 4})
+    assert not adapter.has_shape_of(shape)
+    assert adapter.has_shape_of(shape.model_copy(update={"use_dora": True}))
 
 
 def test_only_what_shapes_an_adapter_is_taken_from_its_config() -> None:
