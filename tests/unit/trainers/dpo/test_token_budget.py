@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cramped_layout import ask_a_gpu_for_too_much, ask_the_host_for_too_much, cramped
-from tests.tiny_runs import losses, make_run, preference_rows, read_events, write_preferences
+from tests.tiny_runs import DPO, losses, make_run, preference_rows, read_events, write_preferences
 from tests.unit.trainers.dpo.test_plan import LENGTHS, pairs_of
 from trainers.distributed import Workers
 from trainers.dpo.packed_batch import PackedLayout
@@ -22,15 +22,23 @@ ROOM = 40
 """Tokens: more than the longest of the runs' pairs has, less than two of them have."""
 
 
-@pytest.mark.parametrize("allocate", [ask_a_gpu_for_too_much, ask_the_host_for_too_much], ids=["gpu", "host"])
+@pytest.mark.parametrize(
+    ("allocate", "loss_type"),
+    [
+        pytest.param(ask_a_gpu_for_too_much, "sigmoid", id="gpu"),
+        pytest.param(ask_the_host_for_too_much, "sigmoid", id="host"),
+        pytest.param(ask_the_host_for_too_much, "aot", id="host, in the second of two phases"),
+    ],
+)
 def test_a_step_that_runs_out_of_memory_is_made_again_in_smaller_passes(
-    allocate: Callable[[], None], tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    allocate: Callable[[], None], loss_type: str, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("roomy", "cramped"):
         folder = tmp_path / name
         folder.mkdir()
         validation = write_preferences(folder / "validation.jsonl", preference_rows(3, first=30))
-        make_run(folder, tiny_model, validation_file=validation)
+        dpo = DPO.model_copy(update={"loss_type": loss_type})
+        make_run(folder, tiny_model, validation_file=validation, dpo=dpo)
     run(str(tmp_path / "roomy"))
     monkeypatch.setattr(PackedLayout, "states", cramped(ROOM, allocate=allocate))
     run(str(tmp_path / "cramped"))

@@ -114,8 +114,16 @@ def test_passes_and_layouts_change_nothing(choice: str) -> None:
     agree(make_step(make_objective(LOSS_CHOICES[choice]), [[4], [0, 2], [1, 3]]), whole)
 
 
-@pytest.mark.parametrize("choice", LOSS_CHOICES)
-@pytest.mark.parametrize("shards", [([[0, 3], [2]], [[1], [4]]), (WHOLE, [])], ids=["two halves", "one idle"])
+HALVES, ONE_IDLE = ([[0, 3], [2]], [[1], [4]]), (WHOLE, [])
+
+
+@pytest.mark.parametrize(
+    ("choice", "shards"),
+    [
+        *(pytest.param(choice, HALVES, id=choice) for choice in LOSS_CHOICES),
+        *(pytest.param(choice, ONE_IDLE, id=f"{choice}, one idle") for choice in ("sigmoid", "sft", "aot")),
+    ],
+)
 def test_shards_change_nothing(choice: str, shards: tuple[list[list[int]], list[list[int]]]) -> None:
     whole = make_step(make_objective(LOSS_CHOICES[choice]), WHOLE)
     barrier, shared = Barrier(2, timeout=30), [None, None]
