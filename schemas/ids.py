@@ -10,6 +10,8 @@ PartId = NewType("PartId", str)
 JobId = NewType("JobId", str)
 EventId = NewType("EventId", str)
 CheckpointId = NewType("CheckpointId", str)
+EndpointId = NewType("EndpointId", str)
+DeliveryId = NewType("DeliveryId", str)
 RunId = NewType("RunId", str)
 """`{job id}-{attempt}`: names one execution of a job and is its fencing token."""
 

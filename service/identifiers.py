@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import uuid_utils
 
-from schemas.ids import CheckpointId, EventId, FileId, JobId, KeyId, PartId, ProjectId, UploadId
+from schemas.ids import CheckpointId, DeliveryId, EndpointId, EventId, FileId, JobId, KeyId, PartId, ProjectId, UploadId
 
 OURS = re.compile(r"[a-z]+[-_]([0-9a-f]{12})7[0-9a-f]{19}")
 """A prefix and a UUIDv7, whose first 48 bits are Unix milliseconds."""
@@ -41,6 +41,18 @@ def new_project_id() -> ProjectId:
 
 def new_key_id() -> KeyId:
     return KeyId(f"key_{_time_ordered()}")
+
+
+def new_endpoint_id() -> EndpointId:
+    return EndpointId(f"whe_{_time_ordered()}")
+
+
+def new_delivery_id() -> DeliveryId:
+    return DeliveryId(f"wh_{_time_ordered()}")
+
+
+def new_webhook_event_id() -> str:
+    return f"evt_{_time_ordered()}"
 
 
 def new_request_id() -> str:

@@ -33,6 +33,12 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=3, ge=1, le=20)
     """Runs of one job before it fails with the cause of the last one."""
 
+    webhook_key: SecretStr | None = Field(default=None, min_length=32)
+    """What the secrets of webhooks are derived from, 32 characters or more; the same for every replica. Absent: made
+    once and kept in the data folder."""
+    webhook_allow_loopback: bool = False
+    """Whether webhooks may go to this machine, without TLS too. For tests and development."""
+
     @property
     def resolved_data_dir(self) -> Path:
         return self.data_dir.expanduser().resolve()

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, FastAPI
 
 from schemas.files import MAX_FILE_BYTES
-from service.api import files, fine_tuning_jobs, health, models, uploads
+from service.api import files, fine_tuning_jobs, health, models, uploads, webhook_endpoints
 from service.api.dependencies import Parts, ReadinessCheck, refuse_nul
 from service.api.error_rendering import install_error_handlers
 from service.api.openapi import install_openapi
@@ -19,6 +19,9 @@ from service.clock import Clock, utc_now
 from service.db.engine import Database
 from service.registry import Registry
 from service.storage.object_store import ObjectStore
+from service.webhooks.endpoints import Webhooks
+from service.webhooks.post import WebhookPoster
+from service.webhooks.signing import WebhookSigner
 
 
 def create_app(
@@ -26,15 +29,19 @@ def create_app(
     database: Database,
     store: ObjectStore,
     registry: Registry,
+    signer: WebhookSigner,
+    poster: WebhookPoster,
     clock: Clock = utc_now,
     readiness: Mapping[str, ReadinessCheck] | None = None,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> FastAPI:
     """`readiness` adds checks of what the caller runs beside the API, by name."""
     app = FastAPI(title="dpo-service", version=version("dpo-service"), redirect_slashes=False)
-    app.state.parts = Parts(database, store, registry, clock, readiness or {}, max_file_bytes)
+    app.state.parts = Parts(
+        database, store, registry, clock, readiness or {}, max_file_bytes, Webhooks(database, signer, poster, clock)
+    )
     v1 = APIRouter(prefix="/v1", dependencies=[Depends(refuse_nul)])
-    for resource in (files, uploads, fine_tuning_jobs, models):
+    for resource in (files, uploads, fine_tuning_jobs, models, webhook_endpoints):
         v1.include_router(resource.router)
     app.include_router(v1)
     app.include_router(health.router)

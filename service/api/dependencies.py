@@ -11,6 +11,7 @@ from service.db.engine import Database
 from service.errors import InvalidRequest
 from service.registry import Registry
 from service.storage.object_store import ObjectStore
+from service.webhooks.endpoints import Webhooks
 
 ReadinessCheck = Callable[[], str | None]
 """Returns None when all is well, else what is wrong."""
@@ -24,13 +25,19 @@ class Parts:
     clock: Clock
     readiness: Mapping[str, ReadinessCheck]
     max_file_bytes: int
+    webhooks: Webhooks
 
 
 def _parts_of(request: Request) -> Parts:
     return cast(Parts, request.app.state.parts)
 
 
+def _webhooks_of(request: Request) -> Webhooks:
+    return _parts_of(request).webhooks
+
+
 App = Annotated[Parts, Depends(_parts_of)]
+Hooks = Annotated[Webhooks, Depends(_webhooks_of)]
 
 
 def refuse_nul(request: Request) -> None:

@@ -11,11 +11,25 @@ from schemas.errors import ErrorEnvelope
 from schemas.files import EXPIRES_AFTER_MAX_S, EXPIRES_AFTER_MIN_S
 from schemas.fine_tuning import CreateJobRequest
 from schemas.uploads import CompleteUploadRequest, CreateUploadRequest
+from schemas.webhooks import (
+    CreateWebhookEndpointRequest,
+    RotateWebhookSecretRequest,
+    UpdateWebhookEndpointRequest,
+    WebhookSampleRequest,
+)
 
 OpenApi = dict[str, Any]
 REFERENCE = "#/components/schemas/{model}"
 
-JSON_BODIES: tuple[type[Request], ...] = (CreateJobRequest, CreateUploadRequest, CompleteUploadRequest)
+JSON_BODIES: tuple[type[Request], ...] = (
+    CreateJobRequest,
+    CreateUploadRequest,
+    CompleteUploadRequest,
+    CreateWebhookEndpointRequest,
+    UpdateWebhookEndpointRequest,
+    RotateWebhookSecretRequest,
+    WebhookSampleRequest,
+)
 
 
 def json_body(model: type[Request]) -> OpenApi:

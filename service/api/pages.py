@@ -60,6 +60,7 @@ def _job_filter(query: Annotated[JobsQuery, Query()]) -> JobFilter:
 FilesPage = Annotated[FileQuery, Depends(_file_query)]
 JobsFilter = Annotated[JobFilter, Depends(_job_filter)]
 JobsPage = Annotated[JobsQuery, Query()]
+PlainPage = Annotated[PageQuery, Query()]
 EventsPage = Annotated[PageQuery, Query()]
 CheckpointsPage = Annotated[CheckpointsQuery, Query()]
 

@@ -9,12 +9,13 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from schemas.fine_tuning import JobStatus
-from schemas.ids import JobId
+from schemas.ids import JobId, ProjectId
 from service.db.events import EventRepository, NewEvent
 from service.db.jobs import JobRepository
 from service.db.tables import JobRow
 from service.dispatcher.context import JobFailure
 from service.jobs.lifecycle import advance
+from service.webhooks.outbox import tell_endpoints
 
 FAILED_EVENT_KEY = "job:failed"
 
@@ -37,6 +38,8 @@ def move_job(
         moved = jobs.advance(job_id, seen=seen, to=to, changes=changes)
     if moved and events:
         EventRepository(session).append(job_id, events)
+    if moved and "finished_at" in columns:
+        tell_endpoints(session, ProjectId(job.project_id), job.id, status=to, now=columns["finished_at"])
     return moved
 
 

@@ -21,6 +21,7 @@ from service.jobs import lifecycle
 from service.jobs.job_errors import JobAlreadyEnded, JobAlreadyPaused, JobNotPaused
 from service.jobs.presentation import present_job
 from service.jobs.queries import require_job
+from service.webhooks.outbox import tell_endpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,5 +97,6 @@ def _try_move(session: Session, job: JobRow, decide: _Decide, *, now: datetime) 
     # A job may be paused and resumed many times, and its version rises each time.
     event = NewEvent(f"job:{to}:{job.version}", now, "info", move.message)
     EventRepository(session).append(JobId(job.id), [event])
+    tell_endpoints(session, ProjectId(job.project_id), job.id, status=to, now=now)
     session.refresh(job)
     return present_job(job)

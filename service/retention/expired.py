@@ -1,4 +1,7 @@
-"""What is past its time: files with their bytes, uploads with their parts. The row goes first, then the bytes."""
+"""What is past its time: files with their bytes, uploads with their parts, the record of deliveries long ended.
+
+The row goes first, then the bytes.
+"""
 
 from datetime import datetime, timedelta
 
@@ -7,9 +10,11 @@ from service.db.engine import Database
 from service.db.files import FileRepository
 from service.db.tables import FileRow, UploadRow
 from service.db.uploads import UploadRepository
+from service.db.webhooks import DeliveryRepository
 from service.storage.object_store import ObjectStore
 
 BATCH = 100
+DELIVERIES_KEPT = timedelta(days=30)
 UPLOAD_GRACE = timedelta(hours=1)
 """A request that completes an upload in time may still be reading its parts."""
 
@@ -30,6 +35,12 @@ def sweep_expired_uploads(database: Database, store: ObjectStore, *, now: dateti
     for upload in expired:
         _close_upload(database, store, upload)
     return len(expired)
+
+
+def sweep_old_deliveries(database: Database, _store: ObjectStore, *, now: datetime) -> int:
+    """Return how many were removed, `BATCH` at most."""
+    with database.write() as session:
+        return DeliveryRepository(session).delete_ended(before=now - DELIVERIES_KEPT, limit=BATCH)
 
 
 def _remove_file(database: Database, store: ObjectStore, file: FileRow) -> None:

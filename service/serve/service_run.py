@@ -16,12 +16,10 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.backends.local_ray import LocalRayFailed
 from service.clock import utc_now
-from service.db.engine import Database
 from service.dispatcher.context import DispatchContext
 from service.dispatcher.loop import Dispatcher
 from service.dispatcher.validations import Validations
 from service.files.validation_process import validate_in_process
-from service.registry import Registry
 from service.retention.sweeper import Sweeper
 from service.serve.backends import OpenBackend, check_backend, open_backend
 from service.serve.background import in_background
@@ -32,8 +30,11 @@ from service.serve.data_folder import hold_data_folder
 from service.serve.listening import listen, url_of
 from service.serve.start_errors import StartError
 from service.serve.stores import open_database, open_service_store
+from service.serve.webhook_key import resolve_webhook_key
 from service.settings import Settings
-from service.storage.object_store import ObjectStore
+from service.webhooks.post import WebhookPoster
+from service.webhooks.sender import WebhookSender
+from service.webhooks.signing import WebhookSigner
 
 OPEN_REQUESTS_GRACE_S = 3
 """How long a download may hold up the end."""
@@ -72,10 +73,17 @@ def _serve(settings: Settings) -> None:
             clock=utc_now,
             max_attempts=settings.max_attempts,
         )
+        signer = WebhookSigner(resolve_webhook_key(settings))
+        poster = WebhookPoster(allows_loopback=settings.webhook_allow_loopback)
+        stack.enter_context(in_background("webhooks", WebhookSender(database, signer, poster, utc_now).run))
         stack.enter_context(in_background("retention", Sweeper(database, store, utc_now).run))
         stack.enter_context(_dispatching(context, backend))
         stack.callback(_ignore_signals)
-        server = _server(_app(database, store, registry, backend))
+        readiness = {"cluster": partial(check_backend, backend.backend)}
+        app = create_app(
+            database=database, store=store, registry=registry, signer=signer, poster=poster, readiness=readiness
+        )
+        server = _server(app)
         failure.stop_on(server)
         given = settings.bootstrap_key.get_secret_value() if settings.bootstrap_key else None
         key = ensure_first_key(database, given=given, clock=utc_now)
@@ -121,11 +129,6 @@ def _dispatching(context: DispatchContext, backend: OpenBackend) -> Iterator[Non
         backend.close()
         if backend.ends_runs:
             dispatcher.interrupt_runs()
-
-
-def _app(database: Database, store: ObjectStore, registry: Registry, backend: OpenBackend) -> FastAPI:
-    readiness = {"cluster": lambda: check_backend(backend.backend)}
-    return create_app(database=database, store=store, registry=registry, readiness=readiness)
 
 
 def _server(app: FastAPI) -> uvicorn.Server:

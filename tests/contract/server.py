@@ -22,8 +22,12 @@ from service.db.tables import ApiKeyRow, ProjectRow
 from service.identifiers import new_key_id, new_project_id
 from service.registry import BaseModelEntry
 from service.storage.folder import FolderStore
+from service.webhooks.post import WebhookPoster
+from service.webhooks.signing import WebhookSigner
 
 MAX_FILE_BYTES = 2_000_000
+SIGNER = WebhookSigner(b"the webhook key of the tests")
+POSTER = WebhookPoster(allows_loopback=True)
 REGISTRY = {
     "tiny-llama": BaseModelEntry(uri="/m/tiny", max_length=512, base_learning_rate=1e-3, precision="fp32", gpus=0),
     "large-llama": BaseModelEntry(uri="/m/large", max_length=8192, base_learning_rate=5e-5, gpus=2),
@@ -57,7 +61,13 @@ def running_server(folder: Path, *, readiness: Mapping[str, ReadinessCheck] | No
     upgrade(database.engine)
     store = FolderStore(folder / "objects")
     app = create_app(
-        database=database, store=store, registry=REGISTRY, readiness=readiness, max_file_bytes=MAX_FILE_BYTES
+        database=database,
+        store=store,
+        registry=REGISTRY,
+        signer=SIGNER,
+        poster=POSTER,
+        readiness=readiness,
+        max_file_bytes=MAX_FILE_BYTES,
     )
     with listening(uvicorn.Config(app, log_level="error", lifespan="off", ws="none")) as port:
         url = f"http://127.0.0.1:{port}"

@@ -10,14 +10,21 @@ from service.api.app import create_app
 from service.db.engine import Database
 from service.db.migrate import upgrade
 from service.storage.folder import FolderStore
-from tests.contract.server import REGISTRY, listening, new_project
+from tests.contract.server import POSTER, REGISTRY, SIGNER, listening, new_project
 
 
 def main(folder: Path) -> None:
     database = Database(f"sqlite:///{folder / 'dpo.sqlite3'}")
     upgrade(database.engine)
     store = FolderStore(folder / "objects")
-    app = create_app(database=database, store=store, registry=REGISTRY, max_file_bytes=MAX_FILE_BYTES)
+    app = create_app(
+        database=database,
+        store=store,
+        registry=REGISTRY,
+        signer=SIGNER,
+        poster=POSTER,
+        max_file_bytes=MAX_FILE_BYTES,
+    )
     with listening(uvicorn.Config(app, log_level="error", lifespan="off", ws="none")) as port:
         print(f"http://127.0.0.1:{port}", new_project(database).key, flush=True)  # noqa: T201
         sys.stdin.read()
