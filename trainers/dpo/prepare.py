@@ -16,10 +16,17 @@ from trainers.dpo.plan import StepPlan
 from trainers.dpo.training_data import check_weights, load_training_data
 from trainers.errors import UnusableAdapter
 from trainers.events import message, warning
+from trainers.free_memory import free_bytes
 from trainers.models.causal_lm import load_causal_lm, load_tokenizer, longest_sequence
+from trainers.models.checkpointing import checkpoint_layers
 from trainers.models.fused_lora import fuse_lora_layers
 from trainers.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, InitialAdapter, Policy, add_lora, read_adapter
+from trainers.models.memory_plan import estimate_activations, plan_memory
 from trainers.run_folder import RunFolder, read_bytes
+
+TOKENS_A_PASS = {"cpu": 1024, "cuda": 8192}
+"""Where memory allows: more would be no faster."""
+CHECKPOINTED = "Gradient checkpointing is on, which is slower: without it the longest pair would not fit into memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,8 @@ class Prepared:
     pairs: list[PairTokens]
     validation: list[PairTokens]
     tokenizer: PreTrainedTokenizerBase
+    tokens_a_pass: int
+    """At most; see `TokenBudget`."""
     opening: list[RunEvent]
     """What to tell before the first step."""
 
@@ -51,6 +60,14 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, device: torch.
     opening = [_started(spec, policy, plan, len(data.validation)), *data.warnings]
     if chosen.why_padded is not None:
         opening.append(message("padded", f"Training on padded rows, which is slower: {chosen.why_padded}"))
+    memory = plan_memory(
+        estimate_activations(base.config, dtype_bytes=base.dtype.itemsize, is_padded=chosen.why_padded is not None),
+        longest_pair=max(pair.packed_length for pair in pairs),
+        most_tokens=TOKENS_A_PASS[device.type],
+        free_bytes=free_bytes(device),
+    )
+    if memory.is_checkpointed and checkpoint_layers(policy):
+        opening.append(message("checkpointing", CHECKPOINTED))
     if initial is not None and not initial.has_shape_of(spec.lora):
         opening.append(warning("lora", f"The initial adapter keeps its own shape, {initial.shape}; the job's differs"))
     if max_length < spec.dpo.max_length:
@@ -62,6 +79,7 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, device: torch.
         data.training,
         data.validation,
         tokenizer,
+        memory.tokens_a_pass,
         opening,
     )
 

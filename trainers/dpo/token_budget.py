@@ -10,16 +10,14 @@ from trainers.errors import NotEnoughMemory
 from trainers.events import EventLog, warning
 from trainers.pass_memory import RanOutOfMemory
 
-TOKENS_A_PASS = {"cpu": 1024, "cuda": 8192}
-
 Result = TypeVar("Result")
 
 
 class TokenBudget:
     """The same on every worker at any time."""
 
-    def __init__(self, workers: Workers, events: EventLog) -> None:
-        self.tokens = TOKENS_A_PASS[workers.device.type]
+    def __init__(self, tokens: int, workers: Workers, events: EventLog) -> None:
+        self.tokens = workers.from_first(tokens)
         self._workers = workers
         self._events = events
 

@@ -91,9 +91,7 @@ class Policy:
     @contextmanager
     def with_dropout(self) -> Iterator[None]:
         """Drop out in the adapter alone: TRL, too, trains with the base's dropout off."""
-        layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
-        # DoRA asks the layer itself, plain LoRA its dropout alone; a layer's own flag changes nothing in its base.
-        switched = [*layers, *(dropout for layer in layers for dropout in layer.lora_dropout.values())]
+        switched = self._dropping_modules()
         for module in switched:
             module.training = True
         try:
@@ -101,6 +99,15 @@ class Policy:
         finally:
             for module in switched:
                 module.training = False
+
+    @property
+    def is_dropping_out(self) -> bool:
+        return any(module.training for module in self._dropping_modules())
+
+    def _dropping_modules(self) -> list[nn.Module]:
+        """DoRA asks the layer itself, plain LoRA its dropout alone; a layer's own flag changes nothing in its base."""
+        layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
+        return [*layers, *(dropout for layer in layers for dropout in layer.lora_dropout.values())]
 
     def adapter_weights(self) -> dict[str, Tensor]:
         return _weights(self.model, adapter=LEARNING)

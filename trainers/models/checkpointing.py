@@ -1,0 +1,47 @@
+"""Gradient checkpointing: layers keep their inputs alone, and the backward computes the rest a second time.
+
+transformers' own switch works in training mode only, which would drop out in the base, and computes the second time
+after our contexts are left. Here a layer is computed again exactly as it was: same attention, same adapter dropout.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from trainers.models.lora import Policy
+
+
+def checkpoint_layers(policy: Policy) -> int:
+    """Checkpoint every layer that transformers can checkpoint; return how many there are."""
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _as_it_is_now(policy)
+
+    layers = [layer for layer in policy.model.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, context_fn=contexts)  # type: ignore[assignment]
+        # Of the layer alone: its children stay in evaluation mode.
+        layer.training = True
+    return len(layers)
+
+
+def _as_it_is_now(policy: Policy) -> AbstractContextManager[None]:
+    """Return a context in which the policy attends and drops out as at this call."""
+    model = policy.causal_lm()
+    attention, is_dropping_out = model.config._attn_implementation, policy.is_dropping_out
+
+    @contextmanager
+    def restored() -> Iterator[None]:
+        between = model.config._attn_implementation
+        model.config._attn_implementation = attention
+        try:
+            with policy.with_dropout() if is_dropping_out else nullcontext():
+                yield
+        finally:
+            model.config._attn_implementation = between
+
+    return restored()
