@@ -1,8 +1,8 @@
 """The driver that Ray Jobs runs: `python -m trainers.ray_train RUN_ID`, the run folder in `DPO_RUN_FOLDER_URI`.
 
-One worker runs here in the driver, by Ray Train's local mode: no controller and no group to start, 7 s to a loaded
-model instead of 27. More workers are a Ray Train group that restarts from the run's last checkpoint when one dies.
-The loop is the same, `trainers.entrypoint.run`, and so are the exit codes of `python -m trainers`.
+One worker runs here in the driver, which holds its GPU: no controller, no group to start, nothing of Ray to import.
+More workers are a Ray Train group that restarts from the run's last checkpoint when one dies. The loop is the same,
+`trainers.entrypoint.run`, and so are the exit codes of `python -m trainers`.
 """
 
 import logging
@@ -44,7 +44,10 @@ def main(arguments: list[str]) -> int:
         _choose_threads()
     os.environ.update(QUIET_RAY_TRAIN)
     try:
-        _fit(folder.uri, spec)
+        if spec.workers == 1:
+            train_worker({"run_folder_uri": folder.uri})
+        else:
+            _fit(folder.uri, spec)
     except RunStopped as stopped:
         sys.stderr.write(f"{stopped}\n")
         return EXIT_STOPPED
@@ -68,9 +71,8 @@ def _fit(run_folder_uri: str, spec: RunSpec) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    resources_per_worker = None if spec.workers == 1 else _join_cluster(spec)
-    if spec.workers > 1:
-        mark_stop_on_sigterm(RunFolder(run_folder_uri))
+    resources_per_worker = _join_cluster(spec)
+    mark_stop_on_sigterm(RunFolder(run_folder_uri))
     # Every node must reach Ray Train's own folder; what it keeps there is not ours and is thrown away.
     storage = RunFolder(run_folder_uri).resolve("ray_train")
     try:
@@ -79,7 +81,7 @@ def _fit(run_folder_uri: str, spec: RunSpec) -> None:
             train_loop_config={"run_folder_uri": run_folder_uri},
             torch_config=TorchConfig(backend="nccl" if spec.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=0 if spec.workers == 1 else spec.workers,
+                num_workers=spec.workers,
                 use_gpu=spec.gpus_per_worker > 0,
                 resources_per_worker=resources_per_worker,
             ),
