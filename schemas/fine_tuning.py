@@ -173,6 +173,8 @@ class CreateJobRequest(Request):
     metadata: Metadata | None = None
     method: MethodRequest = MethodRequest()
     resources: ResourceOptions = ResourceOptions()
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    """Among the project's own waiting jobs the highest goes first."""
 
 
 class JobError(Response):
@@ -216,6 +218,7 @@ class FineTuningJob(Response):
     metadata: dict[str, str] | None
     method: Method
     resources: ResourceOptions
+    priority: int
 
 
 class JobEvent(Response):

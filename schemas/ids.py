@@ -15,6 +15,9 @@ DeliveryId = NewType("DeliveryId", str)
 RunId = NewType("RunId", str)
 """`{job id}-{attempt}`: names one execution of a job and is its fencing token."""
 
+DispatcherId = NewType("DispatcherId", str)
+"""One dispatcher process, as the owner of leases."""
+
 
 def run_id(job_id: JobId, *, attempt: int) -> RunId:
     return RunId(f"{job_id}-{attempt}")

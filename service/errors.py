@@ -6,6 +6,7 @@ ServiceError
 ├── NotFound 404
 ├── Conflict 409
 ├── PayloadTooLarge 413
+├── TooManyRequests 429
 ├── InternalError 500
 └── Unavailable 503
 """
@@ -49,6 +50,18 @@ class Conflict(ServiceError):
 class PayloadTooLarge(ServiceError):
     status = 413
     code = "payload_too_large"
+
+
+class TooManyRequests(ServiceError):
+    """`retry_after_s` is when to come again."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    error_type = "rate_limit_error"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_s = retry_after_s
 
 
 class Unavailable(ServiceError):

@@ -5,7 +5,19 @@ from datetime import UTC, datetime
 
 import uuid_utils
 
-from schemas.ids import CheckpointId, DeliveryId, EndpointId, EventId, FileId, JobId, KeyId, PartId, ProjectId, UploadId
+from schemas.ids import (
+    CheckpointId,
+    DeliveryId,
+    DispatcherId,
+    EndpointId,
+    EventId,
+    FileId,
+    JobId,
+    KeyId,
+    PartId,
+    ProjectId,
+    UploadId,
+)
 
 OURS = re.compile(r"[a-z]+[-_]([0-9a-f]{12})7[0-9a-f]{19}")
 """A prefix and a UUIDv7, whose first 48 bits are Unix milliseconds."""
@@ -53,6 +65,10 @@ def new_delivery_id() -> DeliveryId:
 
 def new_webhook_event_id() -> str:
     return f"evt_{_time_ordered()}"
+
+
+def new_dispatcher_id() -> DispatcherId:
+    return DispatcherId(f"dispatcher_{_time_ordered()}")
 
 
 def new_request_id() -> str:

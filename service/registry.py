@@ -21,6 +21,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from schemas.base import Record
 from schemas.fine_tuning import Precision
 
+MAX_ID_CHARACTERS = 80
+"""So that the name of a model tuned from it, which holds it, is one that a request may name."""
 DEFAULT_MODEL_ID = "smollm2-135m-instruct"
 
 
@@ -33,6 +35,7 @@ class BaseModelEntry(Record):
     owned_by: str = "registry"
 
 
+ModelId = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
 Registry = Mapping[str, BaseModelEntry]
 
 
@@ -44,7 +47,7 @@ def load_registry(models_file: Path) -> Registry:
     """Raises: RegistryError, naming the file, the field and the value."""
     try:
         document = tomllib.loads(models_file.read_text(encoding="utf-8"))
-        return TypeAdapter(dict[str, BaseModelEntry]).validate_python(document.get("models", {}))
+        return TypeAdapter(dict[ModelId, BaseModelEntry]).validate_python(document.get("models", {}))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RegistryError(f"models file {models_file}: {error}") from error
     except ValidationError as error:

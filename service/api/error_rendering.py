@@ -4,24 +4,27 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from schemas.errors import ErrorBody, ErrorEnvelope
 from service.api.known_paths import MethodNotAllowed, explain_unrouted, query_parameters
 from service.api.validation_messages import explain_query
-from service.errors import ServiceError, Unavailable
+from service.db.engine import is_outage
+from service.errors import ServiceError, TooManyRequests, Unavailable
 from service.files.downloads import RangeNotSatisfiable
 
 log = structlog.get_logger(__name__)
+
+UNAVAILABLE_RETRY_S = 1
 
 
 def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_bad_query)
     app.add_exception_handler(HTTPException, _on_unrouted)
-    app.add_exception_handler(OperationalError, _on_database_trouble)
+    app.add_exception_handler(DBAPIError, _on_database_trouble)
     app.add_exception_handler(PoolTimeout, _on_database_trouble)
 
 
@@ -42,6 +45,10 @@ def _headers(error: ServiceError) -> dict[str, str]:
             return {"www-authenticate": "Bearer"}
         case ServiceError(status=409):
             return {"x-should-retry": "false"}  # the SDK would otherwise try a 409 again
+        case TooManyRequests():
+            return {"retry-after": str(error.retry_after_s)}
+        case Unavailable():
+            return {"retry-after": str(UNAVAILABLE_RETRY_S)}
     return {}
 
 
@@ -61,5 +68,7 @@ def _on_unrouted(request: Request, error: Exception) -> Response:
 
 
 def _on_database_trouble(request: Request, error: Exception) -> Response:
+    if not is_outage(error):
+        raise error  # a mistake of ours, and a 500
     log.error("database_failed", method=request.method, path=request.url.path, exc_info=error)
     return render_error(Unavailable("The database did not do its part; try again in a moment, or tell the operator"))

@@ -11,7 +11,7 @@ from service.api.validation_messages import explain_body
 from service.errors import InvalidRequest
 
 OTHER_METHODS = ("supervised", "reinforcement")
-NULL_IS_ABSENT = frozenset({"hyperparameters", "integrations", "method", "resources"})
+NULL_IS_ABSENT = frozenset({"hyperparameters", "integrations", "method", "priority", "resources"})
 NULL_IS_ABSENT_IN_METHOD = frozenset({"dpo", *OTHER_METHODS})
 
 

@@ -1,17 +1,34 @@
-"""The engine and the two kinds of transaction.
+"""The engine and the two kinds of transaction, over SQLite and PostgreSQL.
 
 SQLite upgrades a read to a write lock only by luck: two deferred transactions that both read and then write deadlock
 at once, busy timeout or not. So a transaction says beforehand whether it writes, and a writing one begins IMMEDIATE.
+
+PostgreSQL runs writers beside each other (READ COMMITTED). What SQLite serialises by itself must be said there: a
+compare-and-set UPDATE, a row read `with_for_update`, or a lock by name (`service.db.locks`).
 """
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 BUSY_TIMEOUT_MS = 10_000
+POOL_SIZE = 10
+POOL_OVERFLOW = 10
+"""At most 20 connections a process: two API processes and two dispatchers fit PostgreSQL's usual 100."""
+POOL_TIMEOUT_S = 10
+CONNECT_TIMEOUT_S = 5
+SESSION_SETTINGS = {
+    "lock_timeout": "10s",
+    "statement_timeout": "30s",
+    # A process that was stopped in the middle of a transaction must not hold its locks for ever.
+    "idle_in_transaction_session_timeout": "60s",
+}
 
 
 class Database:
@@ -41,12 +58,35 @@ class Database:
         self.engine.dispose()
 
 
+def is_outage(error: Exception) -> bool:
+    """Whether the database was away, full or too busy: the same statement may go through in a moment."""
+    was_cut_off = isinstance(error, DBAPIError) and error.connection_invalidated
+    return was_cut_off or isinstance(error, OperationalError | InterfaceError | PoolTimeout)
+
+
 def _open_engine(url: str) -> Engine:
-    engine = create_engine(url, pool_pre_ping=make_url(url).get_backend_name() != "sqlite")
+    is_postgres = make_url(url).get_backend_name() == "postgresql"
+    engine = create_engine(url, **(_postgres_options() if is_postgres else {}))
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _postgres_options() -> dict[str, Any]:
+    settings = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
+    return {
+        "pool_pre_ping": True,  # a connection from before the server's restart is replaced unseen
+        "pool_size": POOL_SIZE,
+        "max_overflow": POOL_OVERFLOW,
+        "pool_timeout": POOL_TIMEOUT_S,
+        "connect_args": {
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "application_name": "dpo-service",
+            "options": settings,
+            "keepalives_idle": 30,
+        },
+    }
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from schemas.ids import JobId
 from service.db.tables import JobRow, RunEventRow
+from service.db.text import storable
 from service.identifiers import new_event_id
 
 
@@ -83,6 +84,6 @@ def _row(job_id: JobId, seq: int, event: NewEvent) -> RunEventRow:
         created_at=event.created_at,
         level=event.level,
         type=event.type,
-        message=event.message,
+        message=storable(event.message),
         data=event.data,
     )

@@ -1,14 +1,13 @@
-"""Jobs: the queue. Every change of status goes through `advance`, `claim_next` or a fenced update."""
+"""Jobs. Every change of status goes through `advance`, a fenced update, or `QueueRepository.claim`."""
 
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from schemas.fine_tuning import JobStatus
-from schemas.ids import JobId, ProjectId
-from service.db.tables import JobMetadataRow, JobRow, RunRow
+from schemas.ids import DispatcherId, JobId, ProjectId
+from service.db.tables import JobMetadataRow, JobRow
 
 
 class JobRepository:
@@ -58,32 +57,10 @@ class JobRepository:
         )
         return self._session.scalars(query.limit(1)).first()
 
-    def list_with_status(self, status: JobStatus, *, limit: int) -> list[JobRow]:
-        """Oldest first."""
-        query = select(JobRow).where(JobRow.status == status).order_by(JobRow.id).limit(limit)
-        return list(self._session.scalars(query))
-
-    def find_claimable(self) -> JobRow | None:
-        """The job that `claim_next` would take."""
-        return self._session.scalars(select(JobRow).where(*_IS_CLAIMABLE).order_by(JobRow.id).limit(1)).first()
-
-    def claim_next(self, *, now: datetime) -> JobRow | None:
-        """Move the oldest claimable job to `running` under a new attempt, in one statement; None when none waits."""
-        oldest = (
-            select(JobRow.id)
-            .where(*_IS_CLAIMABLE)
-            .order_by(JobRow.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
-        claimed = self._session.execute(
-            update(JobRow)
-            .where(JobRow.id == oldest, JobRow.status == "queued")
-            .values(status="running", attempt=JobRow.attempt + 1, version=JobRow.version + 1, started_at=now)
-            .returning(JobRow)
-        )
-        return claimed.scalars().first()
+    def list_validating(self, owner: DispatcherId) -> list[JobRow]:
+        """Those leased by `owner`, oldest first."""
+        query = select(JobRow).where(JobRow.status == "validating_files", JobRow.lease_owner == owner)
+        return list(self._session.scalars(query.order_by(JobRow.id)))
 
     def next_attempt(self, job_id: JobId, *, seen_attempt: int) -> bool:
         """Raise a running job's attempt, which fences its former run off. False: somebody else did."""
@@ -110,8 +87,3 @@ class JobRepository:
             .execution_options(synchronize_session=False)
         )
         return changed.first() is not None
-
-
-_HAS_OPEN_RUN = exists().where(RunRow.job_id == JobRow.id, RunRow.ended_at.is_(None))
-_IS_CLAIMABLE = (JobRow.status == "queued", ~_HAS_OPEN_RUN)
-"""A resumed job waits for its former run, whose last steps and checkpoint the next one goes on from."""

@@ -1,4 +1,4 @@
-"""Bring a database to the newest schema, by Alembic, from inside the process."""
+"""Bring a database to the newest schema, or see that it is there, by Alembic, from inside the process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,15 +6,42 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
+
+from service.db.locks import Lock, take_lock
+
+
+class SchemaNotCurrent(RuntimeError):
+    """The database has another revision of the schema than this version works with."""
+
+    def __init__(self, found: str | None, *, needed: str | None) -> None:
+        super().__init__(f"its schema is at revision {found or 'none'}, this version works with {needed}")
 
 
 def upgrade(engine: Engine) -> None:
+    """Bring the schema to the newest revision; of several that come at once, one does it and the others wait."""
     with engine.connect() as connection, _without_foreign_keys(connection), connection.begin():
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        take_lock(connection, Lock.MIGRATION)
+        config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def check_current(engine: Engine) -> None:
+    """Raises: SchemaNotCurrent."""
+    needed = ScriptDirectory.from_config(_config()).get_current_head()
+    with engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    if found != needed:
+        raise SchemaNotCurrent(found, needed=needed)
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
 
 
 @contextmanager

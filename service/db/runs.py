@@ -5,8 +5,8 @@ from datetime import datetime
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from schemas.ids import JobId, RunId
-from service.db.tables import RunRow
+from schemas.ids import DispatcherId, JobId, RunId
+from service.db.tables import JobRow, RunRow
 
 
 class RunRepository:
@@ -20,9 +20,11 @@ class RunRepository:
     def find(self, run_id: RunId) -> RunRow | None:
         return self._session.get(RunRow, run_id)
 
-    def list_open(self) -> list[RunRow]:
-        """Runs that the backend may still hold processes of, oldest first, whatever their jobs' status."""
-        return list(self._session.scalars(select(RunRow).where(RunRow.ended_at.is_(None)).order_by(RunRow.id)))
+    def list_open(self, owner: DispatcherId) -> list[RunRow]:
+        """Runs of the owner's jobs that the backend may still hold processes of, oldest first."""
+        query = select(RunRow).join(JobRow, JobRow.id == RunRow.job_id)
+        query = query.where(RunRow.ended_at.is_(None), JobRow.lease_owner == owner)
+        return list(self._session.scalars(query.order_by(RunRow.id)))
 
     def list_of_job(self, job_id: JobId) -> list[RunRow]:
         """Newest attempt first."""

@@ -19,8 +19,10 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
+    TextClause,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -52,6 +54,11 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def partial_index(name: str, *columns: str | TextClause, where: str) -> Index:
+    """Index the few rows that are at work now, however many have ended."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 class Table(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[str]: JSON}  # noqa: RUF012
@@ -63,6 +70,12 @@ class ProjectRow(Table):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     name: Mapped[str] = mapped_column(String(256))
     created_at: Mapped[datetime]
+    max_running_jobs: Mapped[int | None] = mapped_column(Integer)
+    """Jobs beyond it wait in the queue. Null: no limit."""
+    max_queued_jobs: Mapped[int | None] = mapped_column(Integer)
+    """Jobs beyond it are refused with 429, those being validated counted too. Null: no limit."""
+    last_claimed_at: Mapped[datetime | None]
+    """When a job of it was last given its turn: of projects that run as much, the one that waited longest is next."""
 
 
 class ApiKeyRow(Table):
@@ -145,6 +158,10 @@ class JobRow(Table):
         ),
         Index("ix_jobs_project_id_id", "project_id", "id"),
         Index("ix_jobs_status_id", "status", "id"),
+        partial_index("ix_jobs_queued", "project_id", text("priority DESC"), "id", where="status = 'queued'"),
+        partial_index("ix_jobs_running", "project_id", where="status = 'running'"),
+        partial_index("ix_jobs_waiting", "project_id", where="status IN ('validating_files', 'queued')"),
+        partial_index("ix_jobs_leased", "lease_owner", where="lease_owner IS NOT NULL"),
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -156,6 +173,12 @@ class JobRow(Table):
     """Number of the current run, 0 before the first: the fencing token's second half."""
     event_count: Mapped[int] = mapped_column(Integer)
     """Events so far: the sequence number of the newest one."""
+    priority: Mapped[int] = mapped_column(Integer, server_default="0")
+    """Higher goes first, among the jobs of one project."""
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    """The dispatcher that works on this job; no other writes to it. Null: none does."""
+    lease_expires_at: Mapped[datetime | None]
+    """From when on another dispatcher may take it over."""
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -197,12 +220,20 @@ class RunRow(Table):
     """One attempt. Its id is the backend's submission id and the fencing token."""
 
     __tablename__ = "runs"
-    __table_args__ = (UniqueConstraint("job_id", "attempt"),)
+    __table_args__ = (
+        UniqueConstraint("job_id", "attempt"),
+        partial_index("ix_runs_open", "job_id", where="ended_at IS NULL"),
+    )
 
     id: Mapped[str] = mapped_column(String(80), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     attempt: Mapped[int] = mapped_column(Integer)
+    workers: Mapped[int] = mapped_column(Integer, server_default="1")
+    gpus: Mapped[int] = mapped_column(Integer, server_default="0")
+    """Of all its workers together; what an open run holds of the cluster."""
     created_at: Mapped[datetime]
+    launch_at: Mapped[datetime | None]
+    """Not before: an attempt after a lost one waits, longer each time. Null: at once."""
     submitted_at: Mapped[datetime | None]
     """Null between claim and submit: a crash there is repaired by submitting again."""
     ended_at: Mapped[datetime | None]

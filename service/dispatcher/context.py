@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from schemas.ids import DispatcherId
 from service.backends.backend import Backend
 from service.clock import Clock
 from service.db.engine import Database
@@ -21,6 +22,8 @@ class DispatchContext:
     registry: Registry
     clock: Clock
     max_attempts: int
+    dispatcher_id: DispatcherId
+    """Owner of this dispatcher's leases; no other living dispatcher has it."""
 
 
 @dataclass(frozen=True, slots=True)

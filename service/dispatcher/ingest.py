@@ -20,6 +20,7 @@ from service.db.runs import RunRepository
 from service.db.tables import JobRow, RunRow
 from service.dispatcher.checkpoint_rows import add_checkpoint
 from service.dispatcher.context import DispatchContext
+from service.dispatcher.leases import fenced_write
 from service.dispatcher.run_events import damaged_chunk_event, job_event
 from service.storage.object_store import ObjectNotFound
 
@@ -33,7 +34,7 @@ class Chunk:
 
 
 def ingest_chunks(context: DispatchContext, job: JobRow, run: RunRow) -> None:
-    """Take every whole chunk that is there."""
+    """Take every whole chunk that is there. Raises: LeaseLost."""
     prefix = run_prefix(JobId(job.id), RunId(run.id))
     for number in count(run.chunks_ingested + 1):
         try:
@@ -41,7 +42,7 @@ def ingest_chunks(context: DispatchContext, job: JobRow, run: RunRow) -> None:
         except ObjectNotFound:
             return
         chunk = parse_chunk(number, data)
-        with context.database.write() as session:
+        with fenced_write(context, JobId(job.id)) as session:
             if not _add_chunk(session, job, run, chunk, now=context.clock()):
                 return
 

@@ -1,5 +1,7 @@
 """The dispatcher: one tick validates, launches, reconciles and ingests what there is to do now.
 
+Any number of them may run; each works on the jobs that it holds a lease of, and takes over those of the dead.
+
 A step that raises is logged with its traceback and tried again later; the other jobs go on. What an outage causes
 (backend, database, store) is waited for; anything else is a bug, and after `MAX_FAILURES` the job fails with it.
 """
@@ -10,16 +12,18 @@ from contextlib import suppress
 from functools import partial
 
 import structlog
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from schemas.ids import JobId
 from service.backends.backend import BackendUnavailable
+from service.db.engine import is_outage
 from service.db.jobs import JobRepository
 from service.db.runs import RunRepository
 from service.db.tables import RunRow
 from service.dispatcher.backoff import MAX_FAILURES, Backoff
+from service.dispatcher.claim import claim_round
 from service.dispatcher.context import DispatchContext, JobFailure
-from service.dispatcher.launch import claim_next_job
+from service.dispatcher.leases import LeaseLost, fenced_write, give_leases_back, renewing_leases, take_over_orphans
 from service.dispatcher.reconcile import interrupt_run, reconcile_run
 from service.dispatcher.transitions import fail_job
 from service.dispatcher.validations import Validations
@@ -28,7 +32,7 @@ from service.jobs.lifecycle import is_terminal, parse_status
 log = structlog.get_logger()
 
 TICK_S = 0.2
-OUTAGES = (BackendUnavailable, OperationalError, OSError)
+OUTAGE_TICK_S = 1.0
 
 
 class Dispatcher:
@@ -36,51 +40,76 @@ class Dispatcher:
         self._context = context
         self._validations = validations
         self._backoff = Backoff()
+        self._stop = threading.Event()
         self._is_backend_away = False
+        self._is_database_away = False
 
-    def run(self, stop: threading.Event) -> None:
-        """Tick until told to stop."""
-        while not stop.is_set():
-            self._attempt(None, self.tick)
-            stop.wait(TICK_S)
+    def run(self) -> None:
+        """Tick until told to stop. The leases stay: `give_back` is for when nothing more is written."""
+        with renewing_leases(self._context):
+            while not self._stop.is_set():
+                self._attempt("tick", self.tick)
+                self._stop.wait(OUTAGE_TICK_S if self._is_database_away else TICK_S)
+
+    def stop(self) -> None:
+        """End after the step at hand."""
+        self._stop.set()
 
     def tick(self) -> None:
         """Do everything once. Open runs come first: what ends makes room for what waits."""
+        take_over_orphans(self._context)
         self._validations.start_new()
-        for run in self._open_runs():
-            self._attempt(JobId(run.job_id), partial(reconcile_run, self._context, run))
-        self._attempt(None, self._claim_all)
+        self._reconcile(self._open_runs())
+        self._attempt("queue", self._claim_all)
 
     def interrupt_runs(self) -> None:
         """After the backend was stopped with the service: each job goes on at the next start, at no attempt's cost."""
         for run in self._open_runs():
-            self._attempt(JobId(run.job_id), partial(interrupt_run, self._context, run))
+            self._attempt_job(JobId(run.job_id), partial(interrupt_run, self._context, run))
+
+    def give_back(self) -> None:
+        """Let other dispatchers go on at once, instead of when the leases expire."""
+        with suppress(SQLAlchemyError):
+            give_leases_back(self._context)
 
     def _open_runs(self) -> list[RunRow]:
         with self._context.database.read() as session:
-            return RunRepository(session).list_open()
+            return RunRepository(session).list_open(self._context.dispatcher_id)
+
+    def _reconcile(self, runs: list[RunRow]) -> None:
+        for run in runs:
+            if self._stop.is_set():
+                return
+            self._attempt_job(JobId(run.job_id), partial(reconcile_run, self._context, run))
 
     def _claim_all(self) -> None:
-        while claim_next_job(self._context):
-            for run in self._open_runs():
-                if run.submitted_at is None:
-                    self._attempt(JobId(run.job_id), partial(reconcile_run, self._context, run))
+        while not self._stop.is_set() and claim_round(self._context):
+            self._reconcile([run for run in self._open_runs() if run.submitted_at is None])
 
-    def _attempt(self, job_id: JobId | None, step: Callable[[], None]) -> None:
-        """The top of every step: nothing a job does may stop the others."""
-        name = job_id or "queue"
+    def _attempt_job(self, job_id: JobId, step: Callable[[], None]) -> None:
+        if self._attempt(job_id, step, job_id=job_id):
+            self._is_backend_away = False  # the queue's own step may have had nothing to ask the backend
+
+    def _attempt(self, name: str, step: Callable[[], None], *, job_id: JobId | None = None) -> bool:
+        """The top of every step: nothing a job does may stop the others. True when it went through."""
         if not self._backoff.may_try(name, now=self._context.clock()):
-            return
+            return False
         try:
             step()
         except BackendUnavailable as error:
             self._note_backend_away(str(error))
+        except LeaseLost:
+            log.info("lease_lost", job_id=job_id)
         except Exception as error:  # noqa: BLE001  # logged with its traceback
-            self._note_failure(job_id, name, error)
+            if is_outage(error):
+                self._note_database_away(error)
+            else:
+                self._note_failure(job_id, name, error)
         else:
             self._backoff.note_success(name)
-            if job_id:  # the queue's own step may have had nothing to ask the backend
-                self._is_backend_away = False
+            self._is_database_away = False
+            return True
+        return False
 
     def _note_backend_away(self, reason: str) -> None:
         """Logged once, not at every tick until it is back."""
@@ -88,16 +117,21 @@ class Dispatcher:
             log.warning("backend_unavailable", reason=reason)
         self._is_backend_away = True
 
+    def _note_database_away(self, error: Exception) -> None:
+        if not self._is_database_away:
+            log.warning("database_unavailable", exc_info=error)
+        self._is_database_away = True
+
     def _note_failure(self, job_id: JobId | None, name: str, error: Exception) -> None:
         failures = self._backoff.note_failure(name, now=self._context.clock())
-        log.exception("dispatch_step_failed", job_id=job_id, failures=failures)
-        if job_id and failures >= MAX_FAILURES and not isinstance(error, OUTAGES):
-            with suppress(OperationalError):
+        log.error("dispatch_step_failed", step=name, job_id=job_id, failures=failures, exc_info=error)
+        if job_id and failures >= MAX_FAILURES and not isinstance(error, OSError):  # a store's outage
+            with suppress(SQLAlchemyError, LeaseLost):
                 self._give_up(job_id, error)
 
     def _give_up(self, job_id: JobId, error: Exception) -> None:
         message = f"The service could not go on with this job: {type(error).__name__}: {error}"[:1000]
-        with self._context.database.write() as session:
+        with fenced_write(self._context, job_id) as session:
             job = JobRepository(session).find_any(job_id)
             status = parse_status(job.status) if job else None
             if job and status and not is_terminal(status):

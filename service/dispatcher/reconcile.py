@@ -11,12 +11,12 @@ from schemas.run_layout import OUTCOME, run_prefix
 from schemas.run_record import Outcome
 from service.backends.backend import RunState, RunStatus
 from service.db.jobs import JobRepository
-from service.db.runs import RunRepository
 from service.db.tables import JobRow, RunRow
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.ingest import ingest_chunks
 from service.dispatcher.launch import launch_run
-from service.dispatcher.run_rows import STOPPED_FOR_PAUSE
+from service.dispatcher.leases import fenced_write
+from service.dispatcher.run_rows import STOPPED_FOR_PAUSE, end_run
 from service.dispatcher.settle import settle_interrupted, settle_lost, settle_outcome
 from service.dispatcher.transitions import fail_job
 
@@ -30,7 +30,7 @@ class DamagedOutcome(ValueError):
 
 
 def reconcile_run(context: DispatchContext, run: RunRow) -> None:
-    """Move the run and its job as far as they go now. Raises: BackendUnavailable."""
+    """Move the run and its job as far as they go now. Raises: BackendUnavailable; LeaseLost."""
     with context.database.read() as session:
         job = JobRepository(session).find_any(JobId(run.job_id))
     assert job is not None, f"run {run.id} has no job; a foreign key forbids that"
@@ -39,7 +39,8 @@ def reconcile_run(context: DispatchContext, run: RunRow) -> None:
     elif job.status != "running" or job.attempt != run.attempt:
         _wind_down(context, run)
     elif run.submitted_at is None:
-        launch_run(context, job, run)
+        if run.launch_at is None or context.clock() >= run.launch_at:
+            launch_run(context, job, run)
     else:
         _follow(context, job, run)
 
@@ -60,7 +61,7 @@ def _follow(context: DispatchContext, job: JobRow, run: RunRow) -> None:
     try:
         outcome = _read_outcome(context, job, run)
     except DamagedOutcome as error:
-        with context.database.write() as session:
+        with fenced_write(context, JobId(job.id)) as session:
             failure = JobFailure("damaged_outcome", str(error))
             fail_job(session, job, seen="running", failure=failure, now=context.clock())
         return
@@ -85,8 +86,8 @@ def _hold(context: DispatchContext, job: JobRow, run: RunRow) -> None:
     if status.state not in GONE:
         context.backend.stop(run_id)
         return
-    with context.database.write() as session:
-        RunRepository(session).mark_ended(run_id, now=context.clock(), reason=STOPPED_FOR_PAUSE)
+    with fenced_write(context, JobId(job.id)) as session:
+        end_run(session, context, run, reason=STOPPED_FOR_PAUSE)
 
 
 def _wind_down(context: DispatchContext, run: RunRow) -> None:
@@ -96,8 +97,8 @@ def _wind_down(context: DispatchContext, run: RunRow) -> None:
     if status.state not in GONE:
         context.backend.stop(run_id)
         return
-    with context.database.write() as session:
-        RunRepository(session).mark_ended(run_id, now=context.clock(), reason=status.detail or status.state.value)
+    with fenced_write(context, JobId(run.job_id)) as session:
+        end_run(session, context, run, reason=status.detail or status.state.value)
 
 
 def _read_outcome(context: DispatchContext, job: JobRow, run: RunRow) -> Outcome | None:

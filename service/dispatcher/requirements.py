@@ -5,11 +5,11 @@ takes every core it can get, so two beside each other would only slow both: they
 worth of cores.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from schemas.fine_tuning import CreateJobRequest
 from service.backends.backend import Capacity
+from service.db.queue import Held
 from service.db.tables import JobRow
 from service.dispatcher.context import JobFailure
 from service.registry import BaseModelEntry
@@ -52,9 +52,8 @@ def refuse_reason(needed: Requirements, capacity: Capacity) -> JobFailure | None
     return None
 
 
-def has_room(needed: Requirements, open_runs: Iterable[Requirements], capacity: Capacity) -> bool:
-    runs = list(open_runs)
+def has_room(needed: Requirements, held: Held, capacity: Capacity) -> bool:
+    """Whether the job fits beside what the open runs hold already."""
     if needed.gpus:
-        return needed.gpus + sum(run.gpus for run in runs) <= capacity.gpus
-    slots = max(1, capacity.cpus // CPUS_OF_ONE_CPU_RUN)
-    return sum(run.gpus == 0 for run in runs) < slots
+        return held.gpus + needed.gpus <= capacity.gpus
+    return held.cpu_runs < max(1, capacity.cpus // CPUS_OF_ONE_CPU_RUN)

@@ -4,9 +4,12 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from schemas.ids import JobId, run_id
+from schemas.ids import JobId, RunId, run_id
 from service.db.runs import RunRepository
 from service.db.tables import RunRow
+from service.dispatcher.context import DispatchContext
+from service.dispatcher.leases import leases_of
+from service.dispatcher.requirements import Requirements
 
 STOPPED_WITH_SERVICE = "stopped with the service"
 STOPPED_FOR_PAUSE = "stopped for a pause"
@@ -14,17 +17,34 @@ NOT_LOST = frozenset({STOPPED_WITH_SERVICE, STOPPED_FOR_PAUSE})
 """What costs the job no attempt."""
 
 
-def add_run(session: Session, job_id: JobId, *, attempt: int, now: datetime) -> None:
+def add_run(
+    session: Session,
+    job_id: JobId,
+    *,
+    attempt: int,
+    needed: Requirements,
+    now: datetime,
+    launch_at: datetime | None = None,
+) -> None:
     """Add an attempt that is not submitted yet."""
     RunRepository(session).add(
         RunRow(
             id=run_id(job_id, attempt=attempt),
             job_id=job_id,
             attempt=attempt,
+            workers=needed.workers,
+            gpus=needed.gpus,
             created_at=now,
+            launch_at=launch_at,
             submitted_at=None,
             ended_at=None,
             end_reason=None,
             chunks_ingested=0,
         )
     )
+
+
+def end_run(session: Session, context: DispatchContext, run: RunRow, *, reason: str) -> None:
+    """Close a run that nothing follows on; its job is then nobody's until it is claimed again."""
+    RunRepository(session).mark_ended(RunId(run.id), now=context.clock(), reason=reason)
+    leases_of(session, context).release(JobId(run.job_id))

@@ -1,7 +1,10 @@
 """The end of a run: its results published, its failure told, or its loss made good by a next attempt.
 
-Each is one transaction, fenced by the job's status and attempt: done twice, the second changes nothing.
+Each is one transaction, fenced by the lease and by the job's status and attempt: done twice, the second changes
+nothing.
 """
+
+from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
@@ -15,10 +18,16 @@ from service.db.models import ModelRepository
 from service.db.runs import RunRepository
 from service.db.tables import FileRow, JobRow, ModelRow, RunRow
 from service.dispatcher.context import DispatchContext, JobFailure
+from service.dispatcher.leases import fenced_write, leases_of
 from service.dispatcher.model_of_job import base_model_name
+from service.dispatcher.requirements import Requirements
 from service.dispatcher.run_rows import NOT_LOST, STOPPED_WITH_SERVICE, add_run
 from service.dispatcher.transitions import fail_job, move_job
 from service.identifiers import new_file_id
+
+FIRST_ATTEMPT_DELAY_S = 2.0
+ATTEMPT_DELAY_GROWTH = 4.0
+LONGEST_ATTEMPT_DELAY_S = 60.0
 
 
 class IncompleteOutcome(RuntimeError):
@@ -28,7 +37,7 @@ class IncompleteOutcome(RuntimeError):
 def settle_outcome(context: DispatchContext, job: JobRow, run: RunRow, outcome: Outcome) -> None:
     """Publish what the run says of itself. The run stays open until the backend has let go of its processes."""
     now = context.clock()
-    with context.database.write() as session:
+    with fenced_write(context, JobId(job.id)) as session:
         match outcome.status:
             case "succeeded":
                 _publish(session, context, job, run, outcome)
@@ -50,33 +59,45 @@ def _told_failure(run: RunRow, outcome: Outcome) -> JobFailure:
 def settle_lost(context: DispatchContext, job: JobRow, run: RunRow, *, detail: str, log_tail: str) -> None:
     """End a run that left no outcome; its job goes on with a next attempt, or fails when it had its last."""
     now, cause = context.clock(), detail or "the cluster no longer knows it"
-    with context.database.write() as session:
-        runs = RunRepository(session)
-        runs.mark_ended(RunId(run.id), now=now, reason=cause)
-        lost = sum(row.end_reason not in NOT_LOST for row in runs.list_of_job(JobId(job.id)))
+    with fenced_write(context, JobId(job.id)) as session:
+        RunRepository(session).mark_ended(RunId(run.id), now=now, reason=cause)
+        lost = sum(row.end_reason not in NOT_LOST for row in RunRepository(session).list_of_job(JobId(job.id)))
         if lost >= context.max_attempts:
             failure = _run_lost(run, cause, log_tail, attempts=lost)
             fail_job(session, job, seen="running", failure=failure, now=now)
+            leases_of(session, context).release(JobId(job.id))
             return
         progress = f"attempt {lost + 1} of {context.max_attempts} goes on from the last checkpoint"
-        _start_next_attempt(session, context, job, run, f"Run {run.id} was lost ({cause}); {progress}")
+        launch_at = now + timedelta(seconds=attempt_delay_s(lost))
+        message = f"Run {run.id} was lost ({cause}); {progress}"
+        _start_next_attempt(session, context, job, run, message, launch_at=launch_at)
 
 
 def settle_interrupted(context: DispatchContext, job: JobRow, run: RunRow) -> None:
     """End a run that the service itself stopped on its way out: that costs the job no attempt."""
-    with context.database.write() as session:
+    with fenced_write(context, JobId(job.id)) as session:
         RunRepository(session).mark_ended(RunId(run.id), now=context.clock(), reason=STOPPED_WITH_SERVICE)
         message = (
             f"Run {run.id} was stopped with the service; the job goes on from the last checkpoint at its next start"
         )
-        _start_next_attempt(session, context, job, run, message)
+        _start_next_attempt(session, context, job, run, message, launch_at=None)
 
 
-def _start_next_attempt(session: Session, context: DispatchContext, job: JobRow, run: RunRow, message: str) -> None:
+def attempt_delay_s(lost: int) -> float:
+    """What ends one attempt, a full disk or a node that restarts, would end the next one at once, too."""
+    return min(LONGEST_ATTEMPT_DELAY_S, FIRST_ATTEMPT_DELAY_S * ATTEMPT_DELAY_GROWTH ** (lost - 1))
+
+
+def _start_next_attempt(
+    session: Session, context: DispatchContext, job: JobRow, run: RunRow, message: str, *, launch_at: datetime | None
+) -> None:
     job_id, now = JobId(job.id), context.clock()
-    if JobRepository(session).next_attempt(job_id, seen_attempt=run.attempt):
-        add_run(session, job_id, attempt=run.attempt + 1, now=now)
-        EventRepository(session).append(job_id, [NewEvent(f"run:{run.id}:lost", now, "warn", message)])
+    if not JobRepository(session).next_attempt(job_id, seen_attempt=run.attempt):
+        leases_of(session, context).release(job_id)
+        return
+    needed = Requirements(run.workers, run.gpus // run.workers)
+    add_run(session, job_id, attempt=run.attempt + 1, needed=needed, now=now, launch_at=launch_at)
+    EventRepository(session).append(job_id, [NewEvent(f"run:{run.id}:lost", now, "warn", message)])
 
 
 def _run_lost(run: RunRow, cause: str, log_tail: str, *, attempts: int) -> JobFailure:

@@ -13,6 +13,7 @@ from schemas.ids import JobId, ProjectId
 from service.db.events import EventRepository, NewEvent
 from service.db.jobs import JobRepository
 from service.db.tables import JobRow
+from service.db.text import storable
 from service.dispatcher.context import JobFailure
 from service.jobs.lifecycle import advance
 from service.webhooks.outbox import tell_endpoints
@@ -46,7 +47,7 @@ def move_job(
 def fail_job(session: Session, job: JobRow, *, seen: JobStatus, failure: JobFailure, now: datetime) -> bool:
     changes = {
         "error_code": failure.code,
-        "error_message": failure.message,
+        "error_message": storable(failure.message),
         "error_param": failure.param,
         "finished_at": now,
         "estimated_finish_at": None,

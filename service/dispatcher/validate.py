@@ -10,6 +10,7 @@ from service.db.jobs import JobRepository
 from service.db.tables import FileRow, JobRow
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.files_of_job import FileGone, find_files
+from service.dispatcher.leases import fenced_write, leases_of
 from service.dispatcher.model_of_job import ModelGone, ModelOfJob, find_model
 from service.dispatcher.transitions import fail_job, move_job
 from service.files.validation import FileReport
@@ -31,7 +32,10 @@ class _Refused(Exception):
 
 
 def validate_job(context: DispatchContext, job_id: JobId) -> None:
-    """Blocks as long as reading the files takes; a job that is cancelled meanwhile stays cancelled."""
+    """Blocks as long as reading the files takes; a job that is cancelled meanwhile stays cancelled.
+
+    Raises: LeaseLost.
+    """
     with context.database.read() as session:
         job = JobRepository(session).find_any(job_id)
     if job is None or job.status != "validating_files":
@@ -39,10 +43,16 @@ def validate_job(context: DispatchContext, job_id: JobId) -> None:
     try:
         model, reports = _examine(context, job)
     except (_Refused, FileGone, ModelGone) as refused:
-        with context.database.write() as session:
-            fail_job(session, job, seen="validating_files", failure=refused.failure, now=context.clock())
+        refuse_files(context, job, refused.failure)
         return
     _queue(context, job, model, reports)
+
+
+def refuse_files(context: DispatchContext, job: JobRow, failure: JobFailure) -> None:
+    """Fail the job, which is then nobody's. Raises: LeaseLost."""
+    with fenced_write(context, JobId(job.id)) as session:
+        fail_job(session, job, seen="validating_files", failure=failure, now=context.clock())
+        leases_of(session, context).release(JobId(job.id))
 
 
 def _examine(context: DispatchContext, job: JobRow) -> tuple[ModelOfJob, _Reports]:
@@ -77,8 +87,9 @@ def _queue(context: DispatchContext, job: JobRow, model: ModelOfJob, reports: _R
         "validation_format": reports.validation.format if reports.validation else None,
         "resolved_method": numbers.method.model_dump(mode="json"),
     }
-    with context.database.write() as session:
+    with fenced_write(context, JobId(job.id)) as session:
         move_job(session, job, seen="validating_files", to="queued", events=_events(context, reports), changes=changes)
+        leases_of(session, context).release(JobId(job.id))
 
 
 def _events(context: DispatchContext, reports: _Reports) -> list[NewEvent]:

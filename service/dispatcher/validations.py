@@ -1,11 +1,12 @@
 """Validations under way: a few at a time, on threads of their own, so that a large file holds up no running job.
 
 Daemon threads: at the service's end nobody waits for them; each child process ends with its parent, and the job,
-still `validating_files`, is taken up again at the next start.
+still `validating_files`, is taken up again at the next start, or by another dispatcher.
 """
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -15,14 +16,12 @@ from service.db.jobs import JobRepository
 from service.db.tables import JobRow
 from service.dispatcher.backoff import MAX_FAILURES, Backoff
 from service.dispatcher.context import DispatchContext, JobFailure
-from service.dispatcher.transitions import fail_job
-from service.dispatcher.validate import validate_job
+from service.dispatcher.leases import LeaseLost, leases_of, new_lease
+from service.dispatcher.validate import refuse_files, validate_job
 
 log = structlog.get_logger()
 
 MAX_AT_ONCE = 2
-LOOK_AHEAD = 100
-"""Jobs looked at in one tick: those that wait for their next try must not hide the others."""
 
 Spawn = Callable[[Callable[[], None]], None]
 
@@ -40,12 +39,24 @@ class Validations:
         self._lock = threading.Lock()
 
     def start_new(self) -> None:
-        """Begin what waits, oldest first, up to `MAX_AT_ONCE`."""
+        """Begin what waits, oldest first, up to `MAX_AT_ONCE`; jobs that wait for their next try stay leased here."""
+        self._take_new()
         with self._context.database.read() as session:
-            waiting = JobRepository(session).list_with_status("validating_files", limit=LOOK_AHEAD)
-        for job in waiting:
+            own = JobRepository(session).list_validating(self._context.dispatcher_id)
+        for job in own:
             if self._enter(JobId(job.id)):
                 self._spawn(partial(self._validate, job))
+
+    def _take_new(self) -> None:
+        with self._lock:
+            room = MAX_AT_ONCE - len(self._under_way)
+        now = self._context.clock()
+        with self._context.database.read() as session:
+            if room == 0 or not leases_of(session, self._context).is_any_new(now=now):
+                return
+        until = new_lease(self._context, now).until
+        with self._context.database.write() as session:
+            leases_of(session, self._context).take_new(now=now, until=until, limit=room)
 
     def _enter(self, job_id: JobId) -> bool:
         with self._lock:
@@ -60,6 +71,8 @@ class Validations:
         job_id = JobId(job.id)
         try:
             validate_job(self._context, job_id)
+        except LeaseLost:
+            log.info("lease_lost", job_id=job_id)
         except Exception as error:  # noqa: BLE001  # logged with its traceback
             self._note_failure(job, error)
         finally:
@@ -71,5 +84,5 @@ class Validations:
         log.exception("validation_failed", job_id=job.id, failures=failures)
         if failures >= MAX_FAILURES:
             failure = JobFailure("internal_error", f"The files could not be validated: {type(error).__name__}: {error}")
-            with self._context.database.write() as session:
-                fail_job(session, job, seen="validating_files", failure=failure, now=self._context.clock())
+            with suppress(LeaseLost):
+                refuse_files(self._context, job, failure)

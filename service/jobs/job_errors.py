@@ -3,9 +3,10 @@
 InvalidRequest 400: ModelNotFound, FileNotUsable, InvalidJob
 NotFound 404: JobNotFound
 Conflict 409: JobAlreadyEnded, JobAlreadyPaused, JobNotPaused
+TooManyRequests 429: QuotaExceeded
 """
 
-from service.errors import Conflict, InvalidRequest, NotFound
+from service.errors import Conflict, InvalidRequest, NotFound, TooManyRequests
 
 
 class ModelNotFound(InvalidRequest):
@@ -38,3 +39,9 @@ class JobAlreadyPaused(Conflict):
 
 class JobNotPaused(Conflict):
     code = "job_not_paused"
+
+
+class QuotaExceeded(TooManyRequests):
+    """The project has as many jobs waiting as it may."""
+
+    code = "quota_exceeded"

@@ -43,6 +43,7 @@ def present_job(job: JobRow) -> FineTuningJob:
         metadata=request.metadata,
         method=Method(type="dpo", dpo=dpo),
         resources=request.resources,
+        priority=job.priority,
     )
 
 

@@ -20,15 +20,18 @@ from service.db.jobs import JobRepository
 from service.db.models import ModelRepository
 from service.db.once import OncePer, create_once
 from service.db.projects import ProjectRepository
+from service.db.queue import QueueRepository
 from service.db.tables import JobRow
 from service.identifiers import new_job_id
 from service.jobs.combinations import check_combinations
-from service.jobs.job_errors import FileNotUsable, ModelNotFound
+from service.jobs.job_errors import FileNotUsable, ModelNotFound, QuotaExceeded
 from service.jobs.presentation import present_job
 from service.nearest import did_you_mean, shown
 from service.registry import Registry
 
 MAX_SEED = 2_147_483_647
+PROJECT_CHARACTERS = 64
+QUOTA_RETRY_S = 30
 ID_CHARACTERS = 12
 """Of the model's name: the last hex digits of the job's UUIDv7, all of them random."""
 
@@ -41,7 +44,7 @@ class Submission:
 
 
 def submit_job(submission: Submission, *, database: Database, registry: Registry, clock: Clock) -> FineTuningJob:
-    """Raises: ModelNotFound, FileNotUsable, InvalidJob, IdempotencyKeyReused."""
+    """Raises: ModelNotFound, FileNotUsable, InvalidJob, QuotaExceeded, IdempotencyKeyReused."""
     now = clock()
 
     def create(session: Session) -> FineTuningJob:
@@ -53,6 +56,7 @@ def submit_job(submission: Submission, *, database: Database, registry: Registry
 def _create_job(
     session: Session, project_id: ProjectId, request: CreateJobRequest, registry: Registry, *, now: datetime
 ) -> JobRow:
+    _check_quota(session, project_id)
     base_model = _find_base_model(session, project_id, request.model, registry)
     check_combinations(request, registry[base_model])
     for param, file_id in (("training_file", request.training_file), ("validation_file", request.validation_file)):
@@ -71,7 +75,7 @@ def _create_job(
 
 def fine_tuned_model_name(base_model: str, *, project: str, suffix: str | None, job_id: JobId) -> str:
     """`ft:MODEL:PROJECT:SUFFIX:ID`; an absent suffix leaves its place empty, as at OpenAI."""
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", project)
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", project)[:PROJECT_CHARACTERS]
     return f"ft:{base_model}:{readable}:{suffix or ''}:{job_id[-ID_CHARACTERS:]}"
 
 
@@ -107,6 +111,21 @@ def _check_file(session: Session, project_id: ProjectId, file_id: str, *, param:
         )
 
 
+def _check_quota(session: Session, project_id: ProjectId) -> None:
+    projects = ProjectRepository(session)
+    project = projects.find(project_id)
+    if project is None or project.max_queued_jobs is None:
+        return
+    projects.lock(project_id)  # two requests at once must not both take the last place
+    limit = project.max_queued_jobs
+    if QueueRepository(session).count_waiting(project_id, at_most=limit) >= limit:
+        raise QuotaExceeded(
+            f"The project may have {limit} job(s) waiting and has as many; try again when one has started, "
+            "cancel one, or ask the operator for more",
+            retry_after_s=QUOTA_RETRY_S,
+        )
+
+
 def _project_name(session: Session, project_id: ProjectId) -> str:
     project = ProjectRepository(session).find(project_id)
     return project.name if project is not None else project_id
@@ -129,6 +148,7 @@ def _new_row(
         validation_file_id=request.validation_file,
         seed=secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed,
         fine_tuned_model=fine_tuned_model,
+        priority=request.priority,
         result_file_ids=[],
     )
 

@@ -3,6 +3,7 @@
 from service.api_keys import hash_api_key, new_api_key
 from service.clock import Clock
 from service.db.engine import Database
+from service.db.locks import Lock, take_lock
 from service.db.projects import ProjectRepository
 from service.db.tables import ApiKeyRow, ProjectRow
 from service.identifiers import new_key_id, new_project_id
@@ -13,6 +14,7 @@ DEFAULT_PROJECT = "default"
 def ensure_first_key(database: Database, *, given: str | None, clock: Clock) -> str | None:
     """Make the project "default" with its key; a key given later is added to it. Returns a key made just now."""
     with database.write() as session:
+        take_lock(session, Lock.FIRST_KEY)
         projects = ProjectRepository(session)
         project = projects.find_by_name(DEFAULT_PROJECT)
         is_new = project is None

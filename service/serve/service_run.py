@@ -13,6 +13,7 @@ from functools import partial
 import uvicorn
 from fastapi import FastAPI
 
+from schemas.ids import DispatcherId
 from service.api.app import create_app
 from service.backends.local_ray import LocalRayFailed
 from service.clock import utc_now
@@ -20,6 +21,7 @@ from service.dispatcher.context import DispatchContext
 from service.dispatcher.loop import Dispatcher
 from service.dispatcher.validations import Validations
 from service.files.validation_process import validate_in_process
+from service.identifiers import new_dispatcher_id
 from service.retention.sweeper import Sweeper
 from service.serve.backends import OpenBackend, check_backend, open_backend
 from service.serve.background import in_background
@@ -36,6 +38,7 @@ from service.webhooks.post import WebhookPoster
 from service.webhooks.sender import WebhookSender
 from service.webhooks.signing import WebhookSigner
 
+EMBEDDED_DISPATCHER = DispatcherId("embedded")
 OPEN_REQUESTS_GRACE_S = 3
 """How long a download may hold up the end."""
 
@@ -72,6 +75,7 @@ def _serve(settings: Settings) -> None:
             registry=registry,
             clock=utc_now,
             max_attempts=settings.max_attempts,
+            dispatcher_id=_dispatcher_id(settings),
         )
         signer = WebhookSigner(resolve_webhook_key(settings))
         poster = WebhookPoster(allows_loopback=settings.webhook_allow_loopback)
@@ -118,17 +122,22 @@ class _Failure:
 def _dispatching(context: DispatchContext, backend: OpenBackend) -> Iterator[None]:
     """Run the dispatcher on a thread of its own; at the end, also end the runs that end with the service."""
     dispatcher = Dispatcher(context, Validations(context))
-    stop = threading.Event()
-    thread = threading.Thread(target=dispatcher.run, args=(stop,), name="dispatcher", daemon=True)
+    thread = threading.Thread(target=dispatcher.run, name="dispatcher", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        stop.set()
+        dispatcher.stop()
         thread.join()
         backend.close()
         if backend.ends_runs:
             dispatcher.interrupt_runs()
+        dispatcher.give_back()
+
+
+def _dispatcher_id(settings: Settings) -> DispatcherId:
+    """The one dispatcher of an embedded database keeps its id, and with it the leases from before a `kill -9`."""
+    return EMBEDDED_DISPATCHER if settings.database_url is None else new_dispatcher_id()
 
 
 def _server(app: FastAPI) -> uvicorn.Server:

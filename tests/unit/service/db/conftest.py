@@ -1,4 +1,4 @@
-"""A migrated database in a file, with one project."""
+"""A migrated database of each kind, with one project."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +11,18 @@ from service.db.migrate import upgrade
 from service.db.projects import ProjectRepository
 from service.db.tables import ProjectRow
 from service.identifiers import new_project_id
+from tests.postgres import PostgresDatabases
 from tests.unit.service.db.rows import NOW
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(f"sqlite:///{tmp_path / 'dpo.sqlite3'}")
-    upgrade(opened.engine)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    if request.param == "sqlite":
+        opened = Database(f"sqlite:///{tmp_path / 'dpo.sqlite3'}")
+        upgrade(opened.engine)
+    else:
+        postgres: PostgresDatabases = request.getfixturevalue("postgres")
+        opened = Database(postgres.new_url())
     yield opened
     opened.close()
 

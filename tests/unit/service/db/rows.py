@@ -1,18 +1,28 @@
 """Rows for tests of the database."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from schemas.ids import JobId, ProjectId
+from schemas.ids import DispatcherId, JobId, ProjectId
 from service.db.engine import Database
 from service.db.jobs import JobRepository
-from service.db.tables import JobRow
-from service.identifiers import new_job_id
+from service.db.leases import Lease
+from service.db.locks import Lock, take_lock
+from service.db.projects import ProjectRepository
+from service.db.queue import QueueRepository
+from service.db.tables import JobRow, ProjectRow
+from service.identifiers import new_job_id, new_project_id
 
+FIRST_DISPATCHER = DispatcherId("dispatcher-1")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def add_job(
-    database: Database, project_id: ProjectId, *, status: str = "queued", metadata: dict[str, str] | None = None
+    database: Database,
+    project_id: ProjectId,
+    *,
+    status: str = "queued",
+    metadata: dict[str, str] | None = None,
+    priority: int = 0,
 ) -> JobId:
     job_id = new_job_id()
     row = JobRow(
@@ -22,6 +32,7 @@ def add_job(
         version=0,
         attempt=0,
         event_count=0,
+        priority=priority,
         created_at=NOW,
         request={},
         model="m",
@@ -33,3 +44,23 @@ def add_job(
     with database.write() as session:
         JobRepository(session).add(row, metadata=metadata or {})
     return job_id
+
+
+def add_project(database: Database, *, max_running_jobs: int | None = None) -> ProjectId:
+    project_id = new_project_id()
+    row = ProjectRow(id=project_id, name="another", created_at=NOW, max_running_jobs=max_running_jobs)
+    with database.write() as session:
+        ProjectRepository(session).add(row)
+    return project_id
+
+
+def claim_next(database: Database, *, owner: DispatcherId = FIRST_DISPATCHER, now: datetime = NOW) -> JobId | None:
+    """Claim the job whose turn it is, as a cluster without end would let it."""
+    with database.write() as session:
+        take_lock(session, Lock.QUEUE)
+        queue = QueueRepository(session)
+        heads = queue.list_heads(limit=1)
+        if not heads:
+            return None
+        claimed = queue.claim(heads[0].job_id, Lease(owner, now + timedelta(seconds=30)), now=now)
+        return JobId(claimed.id) if claimed is not None else None

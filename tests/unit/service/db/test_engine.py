@@ -35,13 +35,13 @@ def test_rows_can_be_read_after_their_transaction(database: Database, project_id
 
 
 def test_writers_that_read_first_wait_for_each_other(database: Database, project_id: ProjectId) -> None:
-    """Deferred transactions would end in "database is locked" here, or lose updates."""
+    """On SQLite deferred transactions would end in "database is locked" here; on PostgreSQL the row's lock is asked."""
     job_id = add_job(database, project_id)
 
     def read_then_write() -> None:
         for _ in range(ROUNDS):
             with database.write() as session:
-                job = session.get_one(JobRow, job_id)
+                job = session.get_one(JobRow, job_id, with_for_update=True)
                 job.version = job.version + 1
 
     with ThreadPoolExecutor(WRITERS) as pool:

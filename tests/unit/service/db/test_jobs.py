@@ -1,46 +1,10 @@
-"""The queue: each job is claimed once, and only who saw the truth may change it."""
-
-from concurrent.futures import ThreadPoolExecutor
+"""Jobs: only who saw the truth may change one."""
 
 from schemas.ids import JobId, ProjectId
 from service.db.engine import Database
 from service.db.jobs import JobRepository
 from service.db.tables import JobRow
-from tests.unit.service.db.rows import NOW, add_job
-
-JOBS = 20
-CLAIMERS = 6
-
-
-def claim(database: Database) -> str | None:
-    with database.write() as session:
-        job = JobRepository(session).claim_next(now=NOW)
-        return job.id if job is not None else None
-
-
-def test_the_oldest_queued_job_is_claimed(database: Database, project_id: ProjectId) -> None:
-    add_job(database, project_id, status="validating_files")
-    first, second = add_job(database, project_id), add_job(database, project_id)
-    assert [claim(database), claim(database), claim(database)] == [first, second, None]
-    with database.read() as session:
-        job = session.get_one(JobRow, first)
-    assert (job.status, job.attempt, job.version, job.started_at) == ("running", 1, 1, NOW)
-
-
-def test_claimers_at_once_get_each_job_once(database: Database, project_id: ProjectId) -> None:
-    waiting = {add_job(database, project_id) for _ in range(JOBS)}
-
-    def claim_all() -> list[str]:
-        claimed = []
-        while (job_id := claim(database)) is not None:
-            claimed.append(job_id)
-        return claimed
-
-    with ThreadPoolExecutor(CLAIMERS) as pool:
-        futures = [pool.submit(claim_all) for _ in range(CLAIMERS)]
-        claimed = [job_id for future in futures for job_id in future.result()]
-    assert len(claimed) == JOBS
-    assert set(claimed) == waiting
+from tests.unit.service.db.rows import add_job, claim_next
 
 
 def test_a_status_changes_only_from_what_was_seen(database: Database, project_id: ProjectId) -> None:
@@ -55,7 +19,7 @@ def test_a_status_changes_only_from_what_was_seen(database: Database, project_id
 
 def test_a_former_attempt_can_change_nothing(database: Database, project_id: ProjectId) -> None:
     job_id = add_job(database, project_id)
-    claim(database)
+    claim_next(database)
     with database.write() as session:
         jobs = JobRepository(session)
         assert jobs.next_attempt(job_id, seen_attempt=1)
@@ -68,7 +32,7 @@ def test_a_former_attempt_can_change_nothing(database: Database, project_id: Pro
 
 def test_a_cancelled_job_takes_no_more_results(database: Database, project_id: ProjectId) -> None:
     job_id = add_job(database, project_id)
-    claim(database)
+    claim_next(database)
     with database.write() as session:
         jobs = JobRepository(session)
         jobs.advance(job_id, seen="running", to="cancelled")

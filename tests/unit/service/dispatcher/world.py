@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from sqlalchemy import select
+
 from schemas.fine_tuning import CreateJobRequest, FineTuningJob, JobEvent
-from schemas.ids import FileId, JobId, ProjectId
+from schemas.ids import DispatcherId, FileId, JobId, ProjectId
 from schemas.run_layout import file_key
 from service.db.checkpoints import CheckpointRepository
 from service.db.engine import Database
@@ -18,7 +20,6 @@ from service.db.jobs import JobRepository
 from service.db.migrate import upgrade
 from service.db.models import ModelRepository
 from service.db.projects import ProjectRepository
-from service.db.runs import RunRepository
 from service.db.tables import FileRow, ProjectRow, RunRow
 from service.dispatcher.context import DispatchContext
 from service.dispatcher.loop import Dispatcher
@@ -33,6 +34,7 @@ from service.storage.folder import FolderStore
 from tests.unit.service.dispatcher.scripted_backend import ScriptedBackend
 
 PROJECT = ProjectId("proj_1")
+DISPATCHER = DispatcherId("dispatcher-1")
 MODEL = "tiny"
 ENTRY = BaseModelEntry(uri="/models/tiny", max_length=512, base_learning_rate=1e-3, precision="fp32", gpus=0)
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -70,7 +72,7 @@ class World:
             self.clock.advance(seconds=0.2)
 
     def tick_until_ended(
-        self, job_id: JobId, *, limit: int = 60, user: "Callable[[World, JobId], None]" = watch_only
+        self, job_id: JobId, *, limit: int = 120, user: "Callable[[World, JobId], None]" = watch_only
     ) -> FineTuningJob:
         for _ in range(limit):
             self.tick()
@@ -147,7 +149,8 @@ class World:
 
     def open_runs(self) -> list[RunRow]:
         with self.context.database.read() as session:
-            return RunRepository(session).list_open()
+            query = select(RunRow).where(RunRow.ended_at.is_(None)).order_by(RunRow.id)
+            return list(session.scalars(query))
 
     def model_names(self) -> list[str]:
         with self.context.database.read() as session:
@@ -180,6 +183,7 @@ def open_world(folder: Path, backend: ScriptedBackend, *, max_attempts: int = 3)
         registry={MODEL: ENTRY},
         clock=clock,
         max_attempts=max_attempts,
+        dispatcher_id=DISPATCHER,
     )
     try:
         yield World(context, backend, clock, _dispatcher(context))

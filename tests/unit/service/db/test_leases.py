@@ -1,0 +1,101 @@
+"""Leases: one owner a job, who keeps it while he renews it and can be told from those who were before."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+import pytest
+
+from schemas.ids import DispatcherId, JobId, ProjectId
+from service.db.engine import Database
+from service.db.leases import LeaseRepository
+from service.db.runs import RunRepository
+from service.db.tables import JobRow
+from service.dispatcher.requirements import Requirements
+from service.dispatcher.run_rows import add_run
+from tests.unit.service.db.rows import NOW, add_job, claim_next
+
+ONE, TWO = DispatcherId("dispatcher-1"), DispatcherId("dispatcher-2")
+
+
+def later(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def running(database: Database, project_id: ProjectId) -> JobId:
+    """A job with an open run, leased by ONE until 30 s after NOW."""
+    job_id = add_job(database, project_id)
+    assert claim_next(database, owner=ONE) == job_id
+    with database.write() as session:
+        add_run(session, job_id, attempt=1, needed=Requirements(1, 0), now=NOW)
+    return job_id
+
+
+def holds(database: Database, owner: DispatcherId, job_id: JobId) -> bool:
+    with database.write() as session:
+        return LeaseRepository(session, owner).hold(job_id)
+
+
+def take_over(database: Database, owner: DispatcherId, now: datetime) -> int:
+    with database.write() as session:
+        return LeaseRepository(session, owner).take_over(now=now, until=now + timedelta(seconds=30), limit=9)
+
+
+def test_a_lease_is_its_owners_alone(database: Database, running: JobId) -> None:
+    assert holds(database, ONE, running)
+    assert not holds(database, TWO, running)
+    assert take_over(database, TWO, later(29)) == 0
+
+
+def test_an_expired_lease_can_be_taken_over_and_its_former_owner_is_out(database: Database, running: JobId) -> None:
+    assert take_over(database, TWO, later(31)) == 1
+    assert holds(database, TWO, running)
+    assert not holds(database, ONE, running)
+    with database.read() as session:
+        assert RunRepository(session).list_open(ONE) == []
+        assert [run.job_id for run in RunRepository(session).list_open(TWO)] == [running]
+
+
+def test_an_expired_lease_that_nobody_took_is_still_its_owners(database: Database, running: JobId) -> None:
+    with database.write() as session:
+        assert LeaseRepository(session, ONE).renew(until=later(100)) == 1
+    assert take_over(database, TWO, later(99)) == 0
+
+
+def test_a_lease_given_back_is_free_at_once(database: Database, running: JobId) -> None:
+    with database.write() as session:
+        assert LeaseRepository(session, TWO).release_all() == 0
+        assert LeaseRepository(session, ONE).release_all() == 1
+    assert take_over(database, TWO, NOW) == 1
+
+
+def test_only_the_owner_can_release(database: Database, running: JobId) -> None:
+    with database.write() as session:
+        LeaseRepository(session, TWO).release(running)
+    assert holds(database, ONE, running)
+
+
+def test_a_job_whose_runs_have_ended_is_no_orphan(database: Database, running: JobId) -> None:
+    with database.write() as session:
+        [run] = RunRepository(session).list_open(ONE)
+        RunRepository(session).mark_ended(running_id := run.id, now=NOW, reason="done")  # type: ignore[arg-type]
+    assert running_id == f"{running}-1"
+    with database.read() as session:
+        assert not LeaseRepository(session, TWO).is_any_orphan(now=later(31))
+
+
+def test_jobs_to_validate_are_shared_out_and_no_version_rises(database: Database, project_id: ProjectId) -> None:
+    jobs = [add_job(database, project_id, status="validating_files") for _ in range(6)]
+
+    def take(owner: DispatcherId) -> int:
+        with database.write() as session:
+            return LeaseRepository(session, owner).take_new(now=NOW, until=later(30), limit=3)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sum(pool.map(take, (ONE, TWO))) == 6
+    with database.read() as session:
+        owners = [session.get_one(JobRow, job_id).lease_owner for job_id in jobs]
+        assert (owners.count(ONE), owners.count(TWO)) == (3, 3)
+        assert {session.get_one(JobRow, job_id).version for job_id in jobs} == {0}
+        assert not LeaseRepository(session, ONE).is_any_new(now=NOW)
+        assert LeaseRepository(session, ONE).is_any_new(now=later(31))

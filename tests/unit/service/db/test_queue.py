@@ -1,0 +1,124 @@
+"""The queue: whose turn it is, and that each job has it once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from schemas.ids import DispatcherId, JobId, ProjectId
+from service.db.engine import Database
+from service.db.jobs import JobRepository
+from service.db.queue import Held, QueueRepository
+from service.db.tables import JobRow
+from service.dispatcher.requirements import Requirements
+from service.dispatcher.run_rows import add_run
+from tests.unit.service.db.rows import NOW, add_job, add_project, claim_next
+
+JOBS = 20
+CLAIMERS = 6
+
+
+def claim_all(database: Database, *, owner: str = "dispatcher-1") -> list[JobId]:
+    claimed = []
+    while (
+        job_id := claim_next(database, owner=DispatcherId(owner), now=NOW + timedelta(seconds=len(claimed)))
+    ) is not None:
+        claimed.append(job_id)
+    return claimed
+
+
+def end(database: Database, job_id: JobId) -> None:
+    with database.write() as session:
+        assert JobRepository(session).advance(job_id, seen="running", to="succeeded", changes={"finished_at": NOW})
+
+
+def test_the_oldest_queued_job_is_claimed(database: Database, project_id: ProjectId) -> None:
+    add_job(database, project_id, status="validating_files")
+    first, second = add_job(database, project_id), add_job(database, project_id)
+    assert claim_all(database) == [first, second]
+    with database.read() as session:
+        job = session.get_one(JobRow, first)
+    assert (job.status, job.attempt, job.version, job.started_at) == ("running", 1, 1, NOW)
+    assert (job.lease_owner, job.lease_expires_at) == ("dispatcher-1", NOW + timedelta(seconds=30))
+
+
+def test_claimers_at_once_get_each_job_once(database: Database, project_id: ProjectId) -> None:
+    projects = [project_id, add_project(database), add_project(database)]
+    waiting = {add_job(database, projects[number % 3]) for number in range(JOBS)}
+    with ThreadPoolExecutor(CLAIMERS) as pool:
+        futures = [pool.submit(claim_all, database, owner=f"dispatcher-{n}") for n in range(CLAIMERS)]
+        claimed = [job_id for future in futures for job_id in future.result()]
+    assert len(claimed) == JOBS
+    assert set(claimed) == waiting
+
+
+def test_within_a_project_the_highest_priority_goes_first(database: Database, project_id: ProjectId) -> None:
+    low, middle, high = (add_job(database, project_id, priority=priority) for priority in (-1, 0, 7))
+    high_too = add_job(database, project_id, priority=7)
+    assert claim_all(database) == [high, high_too, middle, low]
+
+
+def test_a_priority_wins_nothing_over_another_project(database: Database, project_id: ProjectId) -> None:
+    first, second = add_job(database, project_id, priority=50), add_job(database, project_id, priority=50)
+    other = add_job(database, add_project(database))
+    assert claim_all(database) == [first, other, second]
+
+
+def test_the_project_that_runs_fewest_jobs_goes_first(database: Database, project_id: ProjectId) -> None:
+    many = [add_job(database, project_id) for _ in range(4)]
+    assert [claim_next(database), claim_next(database)] == many[:2]
+    few = [add_job(database, add_project(database)) for _ in range(1)]
+    assert claim_next(database) == few[0]
+    assert claim_next(database) == many[2]
+
+
+def test_with_room_for_one_job_projects_take_turns(database: Database, project_id: ProjectId) -> None:
+    other = add_project(database)
+    ours, theirs = [add_job(database, project_id) for _ in range(3)], [add_job(database, other) for _ in range(2)]
+    turns = []
+    for second in range(5):
+        job_id = claim_next(database, now=NOW + timedelta(seconds=second))
+        assert job_id is not None
+        turns.append(job_id)
+        end(database, job_id)
+    assert turns == [ours[0], theirs[0], ours[1], theirs[1], ours[2]]
+
+
+def test_a_project_runs_no_more_than_its_quota(database: Database) -> None:
+    project_id = add_project(database, max_running_jobs=2)
+    jobs = [add_job(database, project_id) for _ in range(3)]
+    assert claim_all(database) == jobs[:2]
+    end(database, jobs[0])
+    assert claim_all(database) == jobs[2:]
+
+
+def test_a_quota_of_none_holds_a_project_and_no_other(database: Database, project_id: ProjectId) -> None:
+    add_job(database, add_project(database, max_running_jobs=0))
+    ours = add_job(database, project_id)
+    assert claim_all(database) == [ours]
+
+
+def test_a_job_with_an_open_run_waits(database: Database, project_id: ProjectId) -> None:
+    resumed, other = add_job(database, project_id, priority=1), add_job(database, project_id)
+    with database.write() as session:
+        add_run(session, resumed, attempt=1, needed=Requirements(1, 0), now=NOW)
+    assert claim_all(database) == [other]
+
+
+def test_open_runs_are_counted_by_what_they_hold(database: Database, project_id: ProjectId) -> None:
+    with database.write() as session:
+        assert QueueRepository(session).count_held() == Held(gpus=0, cpu_runs=0)
+    for needed in (Requirements(2, 1), Requirements(4, 1), Requirements(3, 0)):
+        job_id = add_job(database, project_id)
+        with database.write() as session:
+            add_run(session, job_id, attempt=1, needed=needed, now=NOW)
+    with database.read() as session:
+        assert QueueRepository(session).count_held() == Held(gpus=6, cpu_runs=1)
+
+
+def test_waiting_jobs_are_counted_up_to_the_limit_asked_for(database: Database, project_id: ProjectId) -> None:
+    for status in ("validating_files", "queued", "queued", "paused", "succeeded"):
+        add_job(database, project_id, status=status)
+    add_job(database, add_project(database))
+    with database.read() as session:
+        queue = QueueRepository(session)
+        assert queue.count_waiting(project_id, at_most=9) == 3
+        assert queue.count_waiting(project_id, at_most=2) == 2
