@@ -1,13 +1,31 @@
-"""PostgreSQL for all tests that ask for it, started with the first of them."""
+"""The real servers that tests ask for, each started with the first test that does: PostgreSQL and S3."""
 
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 
+from tests.buckets import Bucket
 from tests.postgres import PostgresDatabases, postgres_databases
+from tests.swift_server import S3Server, swift_server
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresDatabases]:
     with postgres_databases() as databases:
         yield databases
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with swift_server() as server:
+        Bucket(server, "").make()
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A place of the test's own in the session's bucket; the environment names the server and its key."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return Bucket(s3_server, f"{uuid4().hex}/with space")

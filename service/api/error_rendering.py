@@ -14,6 +14,7 @@ from service.api.validation_messages import explain_query
 from service.db.engine import is_outage
 from service.errors import ServiceError, TooManyRequests, Unavailable
 from service.files.downloads import RangeNotSatisfiable
+from service.storage.object_store import StoreError
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +27,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_unrouted)
     app.add_exception_handler(DBAPIError, _on_database_trouble)
     app.add_exception_handler(PoolTimeout, _on_database_trouble)
+    app.add_exception_handler(StoreError, _on_store_trouble)
 
 
 def render_error(error: ServiceError) -> Response:
@@ -72,3 +74,10 @@ def _on_database_trouble(request: Request, error: Exception) -> Response:
         raise error  # a mistake of ours, and a 500
     log.error("database_failed", method=request.method, path=request.url.path, exc_info=error)
     return render_error(Unavailable("The database did not do its part; try again in a moment, or tell the operator"))
+
+
+def _on_store_trouble(request: Request, error: Exception) -> Response:
+    log.error("store_failed", method=request.method, path=request.url.path, exc_info=error)
+    return render_error(
+        Unavailable("The object store did not do its part; try again in a moment, or tell the operator")
+    )

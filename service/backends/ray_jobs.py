@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.ids import RunId
 from service.backends.backend import STOP_GRACE_S, BackendUnavailable, Capacity, RunRequest, RunState, RunStatus
 from service.backends.ray_http import RayError, RayHttp
-from service.backends.trainer_command import RAY_DRIVER_MODULE, THREAD_SETTINGS
+from service.backends.trainer_command import RAY_DRIVER_MODULE, THREAD_SETTINGS, store_settings
 
 LOG_TAIL_LINES = 20
 MESSAGE_CHARS = 500
@@ -134,7 +134,7 @@ class RayJobsBackend:
 def _submission(request: RunRequest, driver: DriverCommand) -> bytes:
     """One worker runs in the driver itself, which then holds the GPU; a group's workers hold their own."""
     is_alone = request.workers == 1
-    env_vars = {"DPO_RUN_FOLDER_URI": request.run_folder_uri, **STOP_SETTINGS, **THREAD_SETTINGS}
+    env_vars = {"DPO_RUN_FOLDER_URI": request.run_folder_uri, **STOP_SETTINGS, **THREAD_SETTINGS, **store_settings()}
     if driver.import_path is not None:
         env_vars["PYTHONPATH"] = driver.import_path
     body: dict[str, object] = {

@@ -9,6 +9,14 @@ RAY_DRIVER_MODULE = "trainers.ray_train"
 THREAD_SETTINGS = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
 """OpenMP's threads spin while they wait for each other: beside other load a step then takes several times longer."""
 
+STORE_SETTINGS = ("DPO_S3_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""Where a bucket lies. Its keys are no part of them: the cluster's processes have their own from AWS's chain."""
+
+
+def store_settings() -> dict[str, str]:
+    """Those of this process's that are set."""
+    return {name: os.environ[name] for name in STORE_SETTINGS if name in os.environ}
+
 
 def import_path() -> str:
     """Where our packages lie, first: a run must execute this code, installed or not."""

@@ -82,7 +82,7 @@ class Validations:
     def _note_failure(self, job: JobRow, error: Exception) -> None:
         failures = self._backoff.note_failure(job.id, now=self._context.clock())
         log.exception("validation_failed", job_id=job.id, failures=failures)
-        if failures >= MAX_FAILURES:
+        if failures >= MAX_FAILURES and not isinstance(error, OSError):  # a store's outage
             failure = JobFailure("internal_error", f"The files could not be validated: {type(error).__name__}: {error}")
             with suppress(LeaseLost):
                 refuse_files(self._context, job, failure)

@@ -21,7 +21,7 @@ from service.db.files import FileRepository
 from service.db.once import OncePer, create_once
 from service.db.tables import FileRow
 from service.errors import InvalidRequest, NotFound
-from service.files.downloads import ByteRange, parse_range
+from service.files.downloads import ByteRange, content_disposition, parse_range
 from service.files.receiving import ReceivedUpload
 from service.files.unclaimed_bytes import deleted_unless_kept
 from service.nearest import shown
@@ -131,7 +131,7 @@ def open_download(
     """Raises: FileNotFound, RangeNotSatisfiable."""
     with database.read() as session:
         row = _require_file(session, project_id, file_id, now=clock())
-    url = store.download_url(row.object_key, filename=row.filename)
+    url = store.download_url(row.object_key, content_disposition=content_disposition(row.filename))
     if url is not None:
         return Download(row.filename, url, row.size_bytes, None, iter(()))
     byte_range = parse_range(range_header, size_bytes=row.size_bytes)

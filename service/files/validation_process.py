@@ -5,6 +5,7 @@ Neither limit trusts the child: the kernel ends it when the service dies, and th
 or too large. (Out of memory, the Rust under pydantic and jiter can deadlock in its panic hook, holding the GIL.)
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -35,6 +36,7 @@ NICENESS = 5
 EXIT_NOT_FOUND = 3
 EXIT_OUT_OF_MEMORY = 4
 EXIT_PARENT_DIED = 5
+EXIT_STORE_FAILED = 6
 STDERR_BYTES = 2000
 
 REPORT = TypeAdapter(FileReport)
@@ -45,13 +47,18 @@ class ValidationProcessFailed(RuntimeError):
 
 
 def validate_in_process(
-    storage_url: str, key: str, *, timeout_s: float = TIMEOUT_S, memory_bytes: int = MEMORY_BYTES
+    storage_url: str,
+    key: str,
+    *,
+    s3_endpoint_url: str | None = None,
+    timeout_s: float = TIMEOUT_S,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> FileReport:
     """Validate the preference file under `key`. Blocks; safe in any thread.
 
-    Raises: ObjectNotFound; ValidationProcessFailed.
+    Raises: ObjectNotFound; ValidationProcessFailed; OSError, when the store does not answer.
     """
-    arguments = [storage_url, key, str(memory_bytes)]
+    arguments = [storage_url, s3_endpoint_url or "", key, str(memory_bytes)]
     with _lifeline() as stdin:
         child = subprocess.Popen(  # noqa: S603  # our own interpreter and module
             [sys.executable, "-P", "-m", __name__, *arguments],
@@ -71,15 +78,19 @@ def validate_in_process(
 
 def main(arguments: list[str]) -> int:
     """The child: validate, write the report to standard output."""
-    storage_url, key, memory_bytes = arguments
+    storage_url, s3_endpoint_url, key, memory_bytes = arguments
     _end_with_parent()
     os.nice(NICENESS)
     hard_limit_bytes = int(memory_bytes) * HARD_LIMIT_FACTOR
     resource.setrlimit(resource.RLIMIT_AS, (hard_limit_bytes, hard_limit_bytes))
     try:
-        report = validate_preferences(open_store(storage_url).stream(key))
+        store = open_store(storage_url, s3_endpoint_url=s3_endpoint_url or None)
+        report = validate_preferences(store.stream(key))
     except ObjectNotFound:
         return EXIT_NOT_FOUND
+    except OSError as error:
+        sys.stderr.write(str(error))
+        return EXIT_STORE_FAILED
     except MemoryError:
         return EXIT_OUT_OF_MEMORY
     sys.stdout.write(json.dumps(asdict(report)))
@@ -144,10 +155,15 @@ def _read_report(key: str, returncode: int, output: bytes, errors: bytes) -> Fil
             raise ObjectNotFound(f"no object lies under the key {key!r}")
         case code if code == EXIT_OUT_OF_MEMORY:
             raise _out_of_memory(key)
+        case code if code == EXIT_STORE_FAILED:
+            raise OSError(errno.EIO, f"the store failed while {key} was validated: {_said(errors)}")
         case code:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            said = errors[-STDERR_BYTES:].decode(errors="replace").strip()
-            raise ValidationProcessFailed(f"validation of {key} {how}: {said or 'it said nothing'}")
+            raise ValidationProcessFailed(f"validation of {key} {how}: {_said(errors) or 'it said nothing'}")
+
+
+def _said(errors: bytes) -> str:
+    return errors[-STDERR_BYTES:].decode(errors="replace").strip()
 
 
 def _out_of_memory(key: str) -> ValidationProcessFailed:

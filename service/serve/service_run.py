@@ -60,7 +60,7 @@ def _serve(settings: Settings) -> None:
         listener = stack.enter_context(listen(settings.host, settings.port))
         registry = load_registry(data_dir, settings.models_file)
         database = stack.enter_context(open_database(settings.resolved_database_url))
-        store = open_service_store(settings.resolved_storage_url)
+        store = open_service_store(settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url)
         stack.callback(_ignore_signals)  # what follows is closed first, and undisturbed
         backend = stack.enter_context(open_backend(settings, data_dir, on_failure=failure.note))
         stack.callback(_ignore_signals)
@@ -70,7 +70,9 @@ def _serve(settings: Settings) -> None:
         context = DispatchContext(
             database=database,
             store=store,
-            validate_file=partial(validate_in_process, settings.resolved_storage_url),
+            validate_file=partial(
+                validate_in_process, settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url
+            ),
             backend=backend.backend,
             registry=registry,
             clock=utc_now,

@@ -9,8 +9,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from service.db.engine import Database
 from service.db.migrate import upgrade
 from service.serve.start_errors import StartError
-from service.storage.object_store import ObjectStore
-from service.storage.open_store import UnknownStorageUrl, open_store
+from service.storage.object_store import ObjectStore, StoreError, UnknownStorageUrl
+from service.storage.open_store import open_store
 
 
 @contextmanager
@@ -39,13 +39,16 @@ def _upgrade(database: Database) -> None:
         ) from error
 
 
-def open_service_store(url: str) -> ObjectStore:
+def open_service_store(url: str, *, s3_endpoint_url: str | None) -> ObjectStore:
     """Raises: StartError."""
     try:
-        store = open_store(url)
+        store = open_store(url, s3_endpoint_url=s3_endpoint_url)
         store.check_writable()
+        store.sweep_leftovers()
     except UnknownStorageUrl as error:
         raise StartError(f"DPO_STORAGE_URL: {error}.") from error
+    except StoreError as error:
+        raise StartError(f"The object store {url} cannot be used ({error.strerror}); {error.remedy}.") from error
     except OSError as error:
         cause = error.strerror or type(error).__name__
         raise StartError(

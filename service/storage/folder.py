@@ -68,7 +68,7 @@ class FolderStore:
     def uri(self, key: str) -> str:
         return str(self._path(key))
 
-    def download_url(self, key: str, *, filename: str) -> str | None:
+    def download_url(self, key: str, *, content_disposition: str) -> str | None:
         return None
 
     def check_writable(self) -> None:

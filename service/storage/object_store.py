@@ -1,6 +1,7 @@
 """The object store as the service sees it: bytes under keys, whole or not at all.
 
-Keys are those of `schemas.run_layout`. A write is visible only once it is complete.
+Keys are those of `schemas.run_layout`. A write is visible only once it is complete. Where the store itself fails, every
+call raises an OSError.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,21 @@ from typing import Protocol
 
 class ObjectNotFound(LookupError):
     """No object lies under this key."""
+
+
+class UnknownStorageUrl(ValueError):
+    """A storage URL of a kind that this build does not speak."""
+
+
+class StoreError(OSError):
+    """The store did not do its part. `strerror` is for anyone; `remedy` is for who runs it, and may name servers."""
+
+    def __init__(self, number: int, message: str, *, remedy: str) -> None:
+        super().__init__(number, message)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.strerror}: {self.remedy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +57,11 @@ class ObjectStore(Protocol):
     def uri(self, key: str) -> str:
         """Where a trainer finds the key: an absolute path or `s3://bucket/prefix/key`."""
 
-    def download_url(self, key: str, *, filename: str) -> str | None:
+    def download_url(self, key: str, *, content_disposition: str) -> str | None:
         """A presigned URL, or None where the service must stream the bytes itself."""
 
     def check_writable(self) -> None:
         """Raises: OSError when the store cannot be written."""
+
+    def sweep_leftovers(self) -> int:
+        """Remove what writers that were killed left behind; returns how many. Raises: OSError."""

@@ -29,7 +29,7 @@ def test_a_database_of_a_newer_service_is_told(tmp_path: Path) -> None:
 
 def test_a_store_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="DPO_STORAGE_URL"):
-        open_service_store("ftp://host/x")
+        open_service_store("ftp://host/x", s3_endpoint_url=None)
     (tmp_path / "file").touch()
     with pytest.raises(StartError, match="cannot be written"):
-        open_service_store(str(tmp_path / "file" / "objects"))
+        open_service_store(str(tmp_path / "file" / "objects"), s3_endpoint_url=None)

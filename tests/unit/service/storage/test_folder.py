@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from service.storage.folder import FolderStore
-from service.storage.open_store import UnknownStorageUrl, open_store
+from service.storage.object_store import UnknownStorageUrl
+from service.storage.open_store import open_store
 
 WRITER = """
 import pathlib, sys
@@ -48,14 +49,13 @@ def parts_in(root: Path) -> list[Path]:
     return list(root.rglob("*.part"))
 
 
-def test_what_a_killed_writer_left_is_swept_when_the_store_is_opened(
-    tmp_path: Path, writer: subprocess.Popen[bytes]
-) -> None:
+def test_what_a_killed_writer_left_is_swept(tmp_path: Path, writer: subprocess.Popen[bytes]) -> None:
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     assert parts_in(tmp_path)
+    store = FolderStore(tmp_path)
 
-    store = open_store(str(tmp_path))
+    assert store.sweep_leftovers() == 1
 
     assert parts_in(tmp_path) == []
     assert store.list_keys("") == []
@@ -94,7 +94,7 @@ def test_uris_are_absolute_paths_that_a_trainer_can_open(tmp_path: Path, monkeyp
 
     assert store.uri("files/a") == str(tmp_path / "here/files/a")
     assert Path(store.uri("files/a")).read_bytes() == b"x"
-    assert store.download_url("files/a", filename="a.jsonl") is None
+    assert store.download_url("files/a", content_disposition="attachment") is None
 
 
 def test_an_object_is_readable_as_the_users_umask_says(tmp_path: Path) -> None:
@@ -114,7 +114,9 @@ def test_a_folder_is_opened_by_path_and_by_url(tmp_path: Path, form: str) -> Non
     assert (root / "a").read_bytes() == b"x"
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/prefix", "ftp://host/x", "", "file://", "file://host/x", "a\0b"])
+@pytest.mark.parametrize(
+    "url", ["s3://", "s3://no/bucket", "s3://bucket/a//b", "ftp://host/x", "", "file://", "file://host/x", "a\0b"]
+)
 def test_a_storage_url_of_another_kind_says_what_is_spoken(url: str) -> None:
-    with pytest.raises(UnknownStorageUrl, match="file://"):
+    with pytest.raises(UnknownStorageUrl, match=r"file://|s3://"):
         open_store(url)

@@ -1,6 +1,6 @@
 """What every object store must do; each implementation is one parameter."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from service.storage.folder import FolderStore
 from service.storage.object_keys import InvalidObjectKey
 from service.storage.object_store import ObjectNotFound, ObjectStore
+from service.storage.open_store import open_store
+from tests.buckets import Bucket
 
-IMPLEMENTATIONS: dict[str, Callable[[Path], ObjectStore]] = {"folder": lambda tmp_path: FolderStore(tmp_path / "store")}
+IMPLEMENTATIONS = ("folder", "s3")
 
 BAD_KEYS = {
     "empty": "",
@@ -31,10 +33,12 @@ BAD_KEYS = {
 }
 
 
-@pytest.fixture(params=IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS.keys())
+@pytest.fixture(params=IMPLEMENTATIONS)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    made: ObjectStore = request.param(tmp_path)
-    return made
+    if request.param == "folder":
+        return FolderStore(tmp_path / "store")
+    bucket: Bucket = request.getfixturevalue("bucket")
+    return open_store(bucket.url, s3_endpoint_url=bucket.server.endpoint_url)
 
 
 def test_bytes_come_back_as_they_were_written(store: ObjectStore) -> None:
