@@ -9,7 +9,7 @@ import sys
 import structlog
 from structlog.typing import Processor
 
-QUIET_LOGGERS = ("alembic", "uvicorn.error", "asyncio")
+QUIET_LOGGERS = ("alembic", "uvicorn.error", "asyncio", "botocore", "boto3", "s3transfer", "urllib3")
 """They tell their routine at INFO."""
 
 SHARED: tuple[Processor, ...] = (

@@ -58,9 +58,8 @@ def prune(folder: RunFolder, *, is_kept: Callable[[int], bool], under: str = CHE
     recovery = [step for step in _steps(folder, under) if not is_kept(step)]
     for step in recovery[:-RECOVERY_CHECKPOINTS_KEPT]:
         prefix = checkpoint_prefix(step, under=under)
-        # The manifest goes first: a half-removed checkpoint is none.
-        for name in [f"{prefix}/{MANIFEST}", *folder.names(prefix)]:
-            folder.delete(name)
+        folder.delete(f"{prefix}/{MANIFEST}")  # first: a half-removed checkpoint is none
+        folder.delete_folder(prefix)
 
 
 def stored_file(path: str, content: bytes) -> StoredFile:

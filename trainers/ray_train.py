@@ -7,12 +7,13 @@ More workers are a Ray Train group that restarts from the run's last checkpoint 
 
 import logging
 import os
-import shutil
 import sys
+from contextlib import suppress
 
 from schemas.run_layout import OUTCOME, SPEC, STOP
 from schemas.run_spec import RunSpec
 from trainers.errors import RunStopped
+from trainers.file_systems import locate
 from trainers.run_folder import RunFolder
 from trainers.stop_signal import mark_stop_on_sigterm
 
@@ -74,7 +75,7 @@ def _fit(run_folder_uri: str, spec: RunSpec) -> None:
     resources_per_worker = _join_cluster(spec)
     mark_stop_on_sigterm(RunFolder(run_folder_uri))
     # Every node must reach Ray Train's own folder; what it keeps there is not ours and is thrown away.
-    storage = RunFolder(run_folder_uri).resolve("ray_train")
+    files, storage = locate(RunFolder(run_folder_uri).resolve("ray_train"))
     try:
         trainer = TorchTrainer(
             train_worker,
@@ -86,12 +87,16 @@ def _fit(run_folder_uri: str, spec: RunSpec) -> None:
                 resources_per_worker=resources_per_worker,
             ),
             run_config=RunConfig(
-                name=spec.run_id, storage_path=storage, failure_config=FailureConfig(max_failures=GROUP_RESTARTS)
+                name=spec.run_id,
+                storage_path=storage,
+                storage_filesystem=files,
+                failure_config=FailureConfig(max_failures=GROUP_RESTARTS),
             ),
         )
         trainer.fit()
     finally:
-        shutil.rmtree(storage, ignore_errors=True)
+        with suppress(OSError):
+            files.delete_dir(storage)
 
 
 def train_worker(config: dict[str, str]) -> None:

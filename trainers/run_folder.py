@@ -8,13 +8,13 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyarrow import fs
 
-S3_SCHEME = "s3://"
+from trainers.file_systems import S3_SCHEME, locate, outlast
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,72 +31,65 @@ class RunFolder:
         return read_bytes(self.resolve(name))
 
     def exists(self, name: str) -> bool:
-        files, path = _open(self.resolve(name))
-        return bool(files.get_file_info(path).type == fs.FileType.File)
+        files, path = locate(self.resolve(name))
+        return outlast(lambda: bool(files.get_file_info(path).type == fs.FileType.File))
 
     def write(self, name: str, content: bytes) -> None:
-        files, path = _open(self.resolve(name))
+        files, path = locate(self.resolve(name))
         if isinstance(files, fs.LocalFileSystem):
             _write_whole(Path(path), content)
         else:
-            with files.open_output_stream(path) as stream:
-                stream.write(content)
+            outlast(lambda: _put(files, path, content))
 
     def names(self, prefix: str) -> list[str]:
         """Names of all whole files under the folder `prefix`, relative to the run folder, sorted."""
-        files, root = _open(self.uri)
-        _, path = _open(self.resolve(prefix))
-        found = files.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
+        _, root = locate(self.uri)
+        files, path = locate(self.resolve(prefix))
+        selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
+        found = outlast(lambda: files.get_file_info(selector))
         whole = [info for info in found if info.type == fs.FileType.File and not info.base_name.startswith(".")]
         return sorted(info.path[len(root) :].lstrip("/") for info in whole)
 
     def delete(self, name: str) -> None:
         """Remove a file; a missing one is fine."""
         if self.exists(name):
-            files, path = _open(self.resolve(name))
-            files.delete_file(path)
+            files, path = locate(self.resolve(name))
+            outlast(lambda: files.delete_file(path))
+
+    def delete_folder(self, prefix: str) -> None:
+        """Remove everything under `prefix`, as far as it is there."""
+        files, path = locate(self.resolve(prefix))
+        with suppress(FileNotFoundError):
+            outlast(lambda: files.delete_dir(path))
 
 
 def read_bytes(uri: str) -> bytes:
     """Raises: FileNotFoundError, OSError."""
-    files, path = _open(uri)
-    with files.open_input_stream(path, compression=None) as stream:
-        return bytes(stream.read())
+    files, path = locate(uri)
+    return outlast(lambda: _get(files, path))
 
 
 @contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
     """Yield a local folder with what lies under `uri`: itself, or a download that is removed again."""
-    files, path = _open(uri)
+    files, path = locate(uri)
     if isinstance(files, fs.LocalFileSystem):
         yield Path(path)
         return
     with tempfile.TemporaryDirectory(prefix="dpo-model-") as folder:
-        fs.copy_files(path, folder, source_filesystem=files, destination_filesystem=fs.LocalFileSystem())
+        here = fs.LocalFileSystem()
+        outlast(lambda: fs.copy_files(path, folder, source_filesystem=files, destination_filesystem=here))
         yield Path(folder)
 
 
-def _open(uri: str) -> tuple[fs.FileSystem, str]:
-    if uri.startswith(S3_SCHEME):
-        return _s3(), uri.removeprefix(S3_SCHEME).rstrip("/")
-    return fs.LocalFileSystem(), str(Path(uri).absolute())
+def _get(files: fs.FileSystem, path: str) -> bytes:
+    with files.open_input_stream(path, compression=None) as stream:
+        return bytes(stream.read())
 
 
-def _s3() -> fs.FileSystem:
-    """Open S3 with AWS's own credential chain; `DPO_S3_ENDPOINT_URL` names another server than Amazon's.
-
-    Opening lazily, a small object is one request, and a failed one leaves no upload in parts behind.
-    """
-    endpoint = os.environ.get("DPO_S3_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if endpoint is None:
-        return fs.S3FileSystem(region=region, allow_delayed_open=True)
-    # AWS's client would add checksums in a way (chunked trailers) that many other servers refuse.
-    os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
-    scheme, _, address = endpoint.partition("://")
-    return fs.S3FileSystem(
-        endpoint_override=address.rstrip("/"), scheme=scheme, region=region or "us-east-1", allow_delayed_open=True
-    )
+def _put(files: fs.FileSystem, path: str, content: bytes) -> None:
+    with files.open_output_stream(path, compression=None) as stream:  # by default a .gz is packed once more
+        stream.write(content)
 
 
 def _write_whole(path: Path, content: bytes) -> None:
