@@ -20,7 +20,7 @@ class Bucket:
     def make(self) -> None:
         self.client().create_bucket(Bucket=NAME)
 
-    def keys(self) -> list[str]:
+    def object_keys(self) -> list[str]:
         """Everything under the prefix, relative to it."""
         found = self.client().list_objects_v2(Bucket=NAME, Prefix=f"{self.prefix}/").get("Contents", ())
         return [item["Key"].removeprefix(f"{self.prefix}/") for item in found]

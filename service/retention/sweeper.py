@@ -1,4 +1,4 @@
-"""The sweeper: what has expired every minute, what is orphaned every few hours, and nothing else.
+"""The sweeper: what has expired every minute, what is orphaned or half-written every few hours, and nothing else.
 
 Any number may run beside each other: each removal is the same whoever does it.
 """
@@ -12,7 +12,7 @@ import structlog
 from service.clock import Clock
 from service.db.engine import Database
 from service.retention.expired import sweep_expired_files, sweep_expired_uploads, sweep_old_deliveries
-from service.retention.orphans import sweep_orphans
+from service.retention.orphans import sweep_leftovers, sweep_orphans
 from service.storage.object_store import ObjectStore
 
 log = structlog.get_logger()
@@ -24,6 +24,7 @@ PERIODS: dict[Sweep, timedelta] = {
     sweep_expired_uploads: timedelta(minutes=1),
     sweep_old_deliveries: timedelta(minutes=10),
     sweep_orphans: timedelta(hours=6),
+    sweep_leftovers: timedelta(hours=6),
 }
 LOOK_S = 5.0
 

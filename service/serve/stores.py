@@ -44,7 +44,6 @@ def open_service_store(url: str, *, s3_endpoint_url: str | None) -> ObjectStore:
     try:
         store = open_store(url, s3_endpoint_url=s3_endpoint_url)
         store.check_writable()
-        store.sweep_leftovers()
     except UnknownStorageUrl as error:
         raise StartError(f"DPO_STORAGE_URL: {error}.") from error
     except StoreError as error:

@@ -65,8 +65,11 @@ def left_by(serve: Serve, bucket: Bucket) -> str:
     """Everything that the service and its trainers wrote where others read it."""
     logs = [path.read_text() for path in serve.data_dir.glob("processes/*/log")]
     client = bucket.client()
-    told = [client.get_object(Bucket=NAME, Key=f"{bucket.prefix}/{key}")["Body"].read() for key in bucket.keys()
-            if key.endswith((".json", ".jsonl"))]
+    told = [
+        client.get_object(Bucket=NAME, Key=f"{bucket.prefix}/{key}")["Body"].read()
+        for key in bucket.object_keys()
+        if key.endswith((".json", ".jsonl"))
+    ]
     return "\n".join([serve.output, *logs, *(content.decode() for content in told)])
 
 
@@ -85,7 +88,9 @@ def test_a_job_from_upload_to_a_loaded_adapter(tmp_path: Path, bucket: Bucket, m
         assert bucket.server.secret_key not in left_by(serve, bucket)
         http.close()
 
-    at_the_store = [request for request in asked if request.url.netloc.decode() == urlsplit(bucket.server.endpoint_url).netloc]
+    at_the_store = [
+        request for request in asked if request.url.netloc.decode() == urlsplit(bucket.server.endpoint_url).netloc
+    ]
     assert len(at_the_store) == 3
     assert not any("authorization" in request.headers for request in at_the_store)
     assert KEY not in "".join(str(request.url) for request in at_the_store)
@@ -114,7 +119,7 @@ def test_a_killed_service_and_its_killed_trainer_go_on_from_the_bucket(
         client = first.client()
         job = create_job(client, epochs=EPOCHS)
         wait_for_step(client, job, 4)
-        wait_until(lambda: any(key.endswith("/manifest.json") for key in bucket.keys()))
+        wait_until(lambda: any(key.endswith("/manifest.json") for key in bucket.object_keys()))
         first.stop(signal.SIGKILL)
         kill_trainers(bucket)
     with serving(tmp_path / "data", models_file, *PROCESSES) as second:

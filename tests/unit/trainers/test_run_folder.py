@@ -11,7 +11,6 @@ from tests.faulty_network import Relay, relayed
 from trainers import file_systems
 from trainers.run_folder import RunFolder, local_copy
 
-
 IN_A_FOLDER, IN_A_BUCKET = "folder", "s3"
 
 
@@ -153,9 +152,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(
     assert "The object store is away" in capsys.readouterr().err
 
 
-def test_a_store_that_stays_away_is_given_up(
-    bucket: Bucket, relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_stays_away_is_given_up(bucket: Bucket, relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_systems, "OUTAGE_S", 0.0)
     relay.go_down()
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
@@ -169,7 +166,7 @@ def test_a_write_that_is_cut_off_is_not_seen_and_done_again(
     seen: list[list[str]] = []
 
     def pause(_: float) -> None:
-        seen.append(bucket.keys())
+        seen.append(bucket.object_keys())
         relay.cut("requests", times=0, after_bytes=0)
 
     monkeypatch.setattr(file_systems.time, "sleep", pause)
@@ -179,7 +176,9 @@ def test_a_write_that_is_cut_off_is_not_seen_and_done_again(
     assert len(folder.read("adapter")) == 30_000_000
 
 
-@pytest.mark.parametrize(("variable", "said"), [("AWS_SECRET_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH"), (None, "NO_SUCH_BUCKET")])
+@pytest.mark.parametrize(
+    ("variable", "said"), [("AWS_SECRET_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH"), (None, "NO_SUCH_BUCKET")]
+)
 def test_what_time_does_not_mend_is_told_at_once(
     bucket: Bucket, relay: Relay, monkeypatch: pytest.MonkeyPatch, variable: str | None, said: str
 ) -> None:

@@ -20,6 +20,8 @@ from service.files.uploads import UploadEnded
 from service.identifiers import made_at, new_file_id, new_part_id
 from service.retention.sweeper import Sweeper
 from service.storage.folder import FolderStore
+from service.storage.incoming import SUFFIX
+from service.storage.object_keys import RESERVED_SEGMENT
 
 PROJECT = ProjectId("proj_1")
 REQUEST = CreateUploadRequest(bytes=2, filename="a.jsonl", mime_type="text/jsonl", purpose="fine-tune")
@@ -149,3 +151,13 @@ def test_only_ids_of_ours_have_an_age(text: str) -> None:
 
 def _refuse(_key: str) -> None:
     raise OSError("the store is away")
+
+
+def test_what_a_killed_writer_left_half_written_goes(house: House, tmp_path: Path) -> None:
+    half_written = tmp_path / "objects" / RESERVED_SEGMENT / f"killed{SUFFIX}"
+    half_written.parent.mkdir(parents=True)
+    half_written.write_bytes(b"half")
+
+    house.sweeper.sweep_due()
+
+    assert not half_written.exists()

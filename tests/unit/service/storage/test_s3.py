@@ -56,7 +56,7 @@ def test_a_large_write_whose_source_fails_is_aborted(store: S3Store, bucket: Buc
     with pytest.raises(ConnectionResetError):
         store.write("large", broken())
 
-    assert (bucket.keys(), bucket.unfinished()) == ([], [])
+    assert (bucket.object_keys(), bucket.unfinished()) == ([], [])
 
 
 def test_uris_are_those_that_a_trainer_opens(store: S3Store, bucket: Bucket) -> None:
@@ -121,7 +121,7 @@ def test_only_old_leftovers_are_swept(store: S3Store, bucket: Bucket, monkeypatc
 def test_a_probe_leaves_nothing(store: S3Store, bucket: Bucket) -> None:
     store.check_writable()
 
-    assert (bucket.keys(), bucket.unfinished()) == ([], [])
+    assert (bucket.object_keys(), bucket.unfinished()) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_an_upload_that_is_cut_off_for_ever_leaves_nothing(far_store: S3Store, r
     with pytest.raises(StoreError):
         far_store.write("large", [BLOCK] * 20)
 
-    assert (far_store.read("large"), bucket.keys(), bucket.unfinished()) == (b"old", ["large"], [])
+    assert (far_store.read("large"), bucket.object_keys(), bucket.unfinished()) == (b"old", ["large"], [])
 
 
 def test_an_object_replaced_while_it_is_read_is_never_a_mixture(store: S3Store) -> None:
