@@ -4,6 +4,7 @@ from typing import NewType
 
 ProjectId = NewType("ProjectId", str)
 KeyId = NewType("KeyId", str)
+ServiceAccountId = NewType("ServiceAccountId", str)
 FileId = NewType("FileId", str)
 UploadId = NewType("UploadId", str)
 PartId = NewType("PartId", str)

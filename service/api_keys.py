@@ -7,10 +7,21 @@ import hashlib
 import secrets
 
 PREFIX = "sk-dpo-"
+ADMIN_PREFIX = "sk-admin-dpo-"
+SHOWN_CHARACTERS = 4
 
 
 def new_api_key() -> str:
     return f"{PREFIX}{secrets.token_urlsafe(32)}"
+
+
+def new_admin_key() -> str:
+    return f"{ADMIN_PREFIX}{secrets.token_urlsafe(32)}"
+
+
+def last_characters(key: str) -> str:
+    """What people may see of a key."""
+    return key[-SHOWN_CHARACTERS:]
 
 
 def hash_api_key(key: str) -> str:

@@ -3,6 +3,7 @@
 ServiceError
 ├── InvalidRequest 400
 ├── Unauthorized 401
+├── Forbidden 403
 ├── NotFound 404
 ├── Conflict 409
 ├── PayloadTooLarge 413
@@ -35,6 +36,13 @@ class InvalidRequest(ServiceError):
 class Unauthorized(ServiceError):
     status = 401
     code = "invalid_api_key"
+
+
+class Forbidden(ServiceError):
+    """The key may not do this, whatever it is done to. What is another project's is not found instead."""
+
+    status = 403
+    code = "insufficient_permissions"
 
 
 class NotFound(ServiceError):

@@ -16,6 +16,7 @@ from schemas.ids import (
     KeyId,
     PartId,
     ProjectId,
+    ServiceAccountId,
     UploadId,
 )
 
@@ -69,6 +70,10 @@ def new_webhook_event_id() -> str:
 
 def new_dispatcher_id() -> DispatcherId:
     return DispatcherId(f"dispatcher_{_time_ordered()}")
+
+
+def new_service_account_id() -> ServiceAccountId:
+    return ServiceAccountId(f"svc_{_time_ordered()}")
 
 
 def new_request_id() -> str:

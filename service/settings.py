@@ -18,6 +18,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65_535)
     bootstrap_key: SecretStr | None = None
     """The first API key. Absent: made, printed once, kept as a hash."""
+    bootstrap_admin_key: SecretStr | None = Field(default=None, min_length=32)
+    """The first admin key, 32 characters or more. Absent: `/v1/organization` stays closed until there is one."""
     database_url: str | None = None
     """SQLAlchemy URL. Absent: SQLite in the data folder."""
     storage_url: str | None = None

@@ -9,7 +9,17 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, FastAPI
 
 from schemas.files import MAX_FILE_BYTES
-from service.api import files, fine_tuning_jobs, health, models, uploads, webhook_endpoints
+from service.api import (
+    admin_api_keys,
+    files,
+    fine_tuning_jobs,
+    health,
+    models,
+    organization_projects,
+    service_accounts,
+    uploads,
+    webhook_endpoints,
+)
 from service.api.dependencies import Parts, ReadinessCheck, refuse_nul
 from service.api.error_rendering import install_error_handlers
 from service.api.openapi import install_openapi
@@ -22,6 +32,17 @@ from service.storage.object_store import ObjectStore
 from service.webhooks.endpoints import Webhooks
 from service.webhooks.post import WebhookPoster
 from service.webhooks.signing import WebhookSigner
+
+RESOURCES = (
+    files,
+    uploads,
+    fine_tuning_jobs,
+    models,
+    webhook_endpoints,
+    organization_projects,
+    service_accounts,
+    admin_api_keys,
+)
 
 
 def create_app(
@@ -41,7 +62,7 @@ def create_app(
         database, store, registry, clock, readiness or {}, max_file_bytes, Webhooks(database, signer, poster, clock)
     )
     v1 = APIRouter(prefix="/v1", dependencies=[Depends(refuse_nul)])
-    for resource in (files, uploads, fine_tuning_jobs, models, webhook_endpoints):
+    for resource in RESOURCES:
         v1.include_router(resource.router)
     app.include_router(v1)
     app.include_router(health.router)

@@ -1,16 +1,20 @@
-"""Who asks: the bearer key's project. Runs before a request's body is read."""
+"""Who asks: the bearer key's project, or an administrator. Runs before a request's body is read."""
 
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from schemas.ids import ProjectId
+from schemas.ids import KeyId, ProjectId
+from schemas.organization import Scope
 from service.api.dependencies import App
 from service.api_keys import hash_api_key
+from service.db.admin_keys import AdminKeyRepository
 from service.db.projects import ProjectRepository
-from service.errors import Unauthorized
+from service.errors import Forbidden, Unauthorized
 
+READ_ONLY: Scope = "api.all.read"
+READING = frozenset({"GET", "HEAD"})
 Bearer = HTTPBearer(auto_error=False, description="An API key of a project.")
 
 
@@ -22,13 +26,29 @@ def _project_of_key(
         raise _no_key(request.headers.get("authorization"))
     with app.database.read() as session:
         sha256 = hash_api_key(credentials.credentials)
-        project_id = ProjectRepository(session).find_project_of_key(sha256, now=app.clock())
-    if project_id is None:
+        key = ProjectRepository(session).find_open_key(sha256, now=app.clock())
+    if key is None:
         raise Unauthorized("The API key is not known, was revoked or has expired; give one of your project's keys")
-    return project_id
+    if READ_ONLY in key.scopes and request.method not in READING:
+        raise Forbidden("The API key may only read; give one with all permissions to change something")
+    return ProjectId(key.project_id)
+
+
+def _check_admin_key(
+    request: Request, app: App, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(Bearer)]
+) -> KeyId:
+    """Raises: Unauthorized."""
+    if credentials is None:
+        raise _no_key(request.headers.get("authorization"))
+    with app.database.read() as session:
+        key = AdminKeyRepository(session).find_open(hash_api_key(credentials.credentials), now=app.clock())
+    if key is None:
+        raise Unauthorized("This needs an admin key that is neither revoked nor expired; a project's key is none")
+    return KeyId(key.id)
 
 
 Project = Annotated[ProjectId, Depends(_project_of_key)]
+Admin = Annotated[KeyId, Depends(_check_admin_key)]
 
 
 def _no_key(header: str | None) -> Unauthorized:

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from service.clock import Clock
 from service.db.engine import Database
 from service.errors import InvalidRequest
+from service.organization.projects import Organization
 from service.registry import Registry
 from service.storage.object_store import ObjectStore
 from service.webhooks.endpoints import Webhooks
@@ -32,11 +33,17 @@ def _parts_of(request: Request) -> Parts:
     return cast(Parts, request.app.state.parts)
 
 
+def _organization_of(request: Request) -> Organization:
+    parts = _parts_of(request)
+    return Organization(parts.database, parts.clock)
+
+
 def _webhooks_of(request: Request) -> Webhooks:
     return _parts_of(request).webhooks
 
 
 App = Annotated[Parts, Depends(_parts_of)]
+Org = Annotated[Organization, Depends(_organization_of)]
 Hooks = Annotated[Webhooks, Depends(_webhooks_of)]
 
 

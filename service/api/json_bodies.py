@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from jiter import from_json
 
-from service.api.auth import Project
+from service.api.auth import Admin, Project
 from service.errors import InvalidRequest, PayloadTooLarge
 
 MAX_BODY_BYTES = 1_000_000
@@ -14,13 +14,22 @@ JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "Jso
 JsonObject = dict[str, JsonValue]
 
 
-async def _read_object(request: Request, _key_is_checked: Project) -> JsonObject:
+async def _read_from_project(request: Request, _key_is_checked: Project) -> JsonObject:
+    return await _read_object(request)
+
+
+async def _read_from_admin(request: Request, _key_is_checked: Admin) -> JsonObject:
+    return await _read_object(request)
+
+
+JsonBody = Annotated[JsonObject, Depends(_read_from_project)]
+AdminJsonBody = Annotated[JsonObject, Depends(_read_from_admin)]
+
+
+async def _read_object(request: Request) -> JsonObject:
     """Raises: InvalidRequest, PayloadTooLarge."""
     _check_content_type(request.headers.get("content-type"))
     return parse_object(await _read_capped(request))
-
-
-JsonBody = Annotated[JsonObject, Depends(_read_object)]
 
 
 def parse_object(body: bytes) -> JsonObject:

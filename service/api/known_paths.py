@@ -48,7 +48,7 @@ def query_parameters(request: Request) -> list[str]:
 def _remedy(path: str, app: FastAPI) -> str:
     # An id in the path would drown the likeness, so each place of one is compared as such.
     templates = list(_paths(app))
-    asked = re.sub(r"(?<=/)(file-|ftjob-|ft:|upload_|whe_)[^/]*", "{}", path.rstrip("/"))
+    asked = re.sub(r"(?<=/)(file-|ftjob-|ft:|upload_|whe_|proj_|svc_|key_)[^/]*", "{}", path.rstrip("/"))
     by_shape = {re.sub(r"\{[^}]*\}", "{}", template): template for template in templates}
     match = by_shape.get(asked) or by_shape.get(nearest(asked, by_shape) or "")
     return f"did you mean {match}?" if match is not None else "the paths are listed at /openapi.json"

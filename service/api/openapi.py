@@ -10,6 +10,15 @@ from schemas.base import Request
 from schemas.errors import ErrorEnvelope
 from schemas.files import EXPIRES_AFTER_MAX_S, EXPIRES_AFTER_MIN_S
 from schemas.fine_tuning import CreateJobRequest
+from schemas.organization import (
+    CreateAdminKeyRequest,
+    CreateProjectRequest,
+    CreateServiceAccountKeyRequest,
+    CreateServiceAccountRequest,
+    UpdateApiKeyRequest,
+    UpdateProjectRequest,
+    UpdateServiceAccountRequest,
+)
 from schemas.uploads import CompleteUploadRequest, CreateUploadRequest
 from schemas.webhooks import (
     CreateWebhookEndpointRequest,
@@ -29,6 +38,13 @@ JSON_BODIES: tuple[type[Request], ...] = (
     UpdateWebhookEndpointRequest,
     RotateWebhookSecretRequest,
     WebhookSampleRequest,
+    CreateProjectRequest,
+    UpdateProjectRequest,
+    CreateServiceAccountRequest,
+    UpdateServiceAccountRequest,
+    CreateServiceAccountKeyRequest,
+    UpdateApiKeyRequest,
+    CreateAdminKeyRequest,
 )
 
 

@@ -33,6 +33,19 @@ class FilesQuery(PageQuery):
     purpose: Purpose | None = None
 
 
+class ProjectsQuery(PageQuery):
+    include_archived: bool = False
+
+
+class AdminKeysQuery(PageQuery):
+    order: Literal["asc", "desc"] = "desc"
+
+
+class ProjectKeysQuery(PageQuery):
+    owner_project_access: Literal["active", "inactive", "any"] = "any"
+    """A project's keys share its state: one of the two lists is empty."""
+
+
 class JobsQuery(PageQuery):
     """Its extra names are the filter, `metadata[key]=value`, or `metadata=null` for jobs without any."""
 
@@ -60,6 +73,9 @@ def _job_filter(query: Annotated[JobsQuery, Query()]) -> JobFilter:
 FilesPage = Annotated[FileQuery, Depends(_file_query)]
 JobsFilter = Annotated[JobFilter, Depends(_job_filter)]
 JobsPage = Annotated[JobsQuery, Query()]
+ProjectsPage = Annotated[ProjectsQuery, Query()]
+AdminKeysPage = Annotated[AdminKeysQuery, Query()]
+ProjectKeysPage = Annotated[ProjectKeysQuery, Query()]
 PlainPage = Annotated[PageQuery, Query()]
 EventsPage = Annotated[PageQuery, Query()]
 CheckpointsPage = Annotated[CheckpointsQuery, Query()]

@@ -1,4 +1,4 @@
-"""Projects and their API keys."""
+"""Projects, and the API keys that open them."""
 
 from datetime import datetime
 
@@ -29,15 +29,32 @@ class ProjectRepository:
         return self._session.get_one(ProjectRow, project_id, with_for_update={"key_share": True})
 
     def find_by_name(self, name: str) -> ProjectRow | None:
-        return self._session.scalars(select(ProjectRow).where(ProjectRow.name == name)).first()
+        """The oldest of that name."""
+        return self._session.scalars(select(ProjectRow).where(ProjectRow.name == name).order_by(ProjectRow.id)).first()
 
-    def find_project_of_key(self, sha256: str, *, now: datetime) -> ProjectId | None:
-        """The project of a key that is neither revoked nor expired."""
-        found = self._session.scalar(
-            select(ApiKeyRow.project_id).where(
+    def list_after(self, *, after: str | None, limit: int, with_archived: bool) -> list[ProjectRow]:
+        """Newest first."""
+        query = select(ProjectRow)
+        if after is not None:
+            query = query.where(ProjectRow.id < after)
+        if not with_archived:
+            query = query.where(ProjectRow.archived_at.is_(None))
+        return list(self._session.scalars(query.order_by(ProjectRow.id.desc()).limit(limit)))
+
+    def find_open_key(self, sha256: str, *, now: datetime) -> ApiKeyRow | None:
+        """A key that is neither revoked nor expired, of a project that is not archived."""
+        query = (
+            select(ApiKeyRow)
+            .join(ProjectRow, ProjectRow.id == ApiKeyRow.project_id)
+            .where(
                 ApiKeyRow.sha256 == sha256,
                 ApiKeyRow.revoked_at.is_(None),
                 or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > now),
+                ProjectRow.archived_at.is_(None),
             )
         )
-        return ProjectId(found) if found is not None else None
+        return self._session.scalars(query).first()
+
+    def knows_key(self, sha256: str) -> bool:
+        """Whether the key was ever given, revoked or not."""
+        return self._session.scalar(select(ApiKeyRow.id).where(ApiKeyRow.sha256 == sha256)) is not None

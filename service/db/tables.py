@@ -76,16 +76,53 @@ class ProjectRow(Table):
     """Jobs beyond it are refused with 429, those being validated counted too. Null: no limit."""
     last_claimed_at: Mapped[datetime | None]
     """When a job of it was last given its turn: of projects that run as much, the one that waited longest is next."""
+    archived_at: Mapped[datetime | None]
+    """From then on its keys open nothing. What it has stays, and its jobs run to their end."""
+
+
+class ServiceAccountRow(Table):
+    """Whom a project's keys are given to."""
+
+    __tablename__ = "service_accounts"
+    __table_args__ = (Index("ix_service_accounts_project_id_id", "project_id", "id"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str] = mapped_column(String(256))
+    created_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
 
 
 class ApiKeyRow(Table):
     """A key is shown once and kept as the SHA-256 of its 256 random bits."""
 
     __tablename__ = "api_keys"
+    __table_args__ = (Index("ix_api_keys_project_id_id", "project_id", "id"),)
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    service_account_id: Mapped[str | None] = mapped_column(ForeignKey("service_accounts.id"))
+    """Null for a key that was given at the service's start."""
+    name: Mapped[str] = mapped_column(String(256), server_default="")
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    last_characters: Mapped[str] = mapped_column(String(8), server_default="")
+    """For people, to tell keys apart."""
+    scopes: Mapped[list[str]] = mapped_column(server_default="[]")
+    """Empty: everything."""
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class AdminKeyRow(Table):
+    """What opens `/v1/organization`, and nothing of any project."""
+
+    __tablename__ = "admin_keys"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(256))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    last_characters: Mapped[str] = mapped_column(String(8))
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]

@@ -1,12 +1,14 @@
-"""The first project and its first key, made once."""
+"""The first project and its first key, and the first admin key: each made once."""
 
-from service.api_keys import hash_api_key, new_api_key
+from service.api_keys import hash_api_key, last_characters, new_api_key
 from service.clock import Clock
+from service.db.admin_keys import AdminKeyRepository
 from service.db.engine import Database
 from service.db.locks import Lock, take_lock
 from service.db.projects import ProjectRepository
 from service.db.tables import ApiKeyRow, ProjectRow
 from service.identifiers import new_key_id, new_project_id
+from service.organization.admin_keys import admin_key_row
 
 DEFAULT_PROJECT = "default"
 
@@ -24,16 +26,26 @@ def ensure_first_key(database: Database, *, given: str | None, clock: Clock) -> 
         if given is None and not is_new:
             return None
         key = given or new_api_key()
-        if projects.find_project_of_key(hash_api_key(key), now=clock()) is None:
+        if not projects.knows_key(hash_api_key(key)):  # a revoked one stays revoked
             projects.add_key(_key_row(project, key, clock=clock))
         return None if given else key
+
+
+def ensure_first_admin_key(database: Database, given: str, *, clock: Clock) -> None:
+    """Let it open `/v1/organization`, unless it was revoked there."""
+    with database.write() as session:
+        keys = AdminKeyRepository(session)
+        if not keys.knows(hash_api_key(given)):
+            keys.add(admin_key_row("bootstrap", given, now=clock()))
 
 
 def _key_row(project: ProjectRow, key: str, *, clock: Clock) -> ApiKeyRow:
     return ApiKeyRow(
         id=new_key_id(),
         project_id=project.id,
+        name="bootstrap",
         sha256=hash_api_key(key),
+        last_characters=last_characters(key),
         created_at=clock(),
         expires_at=None,
         revoked_at=None,

@@ -27,7 +27,7 @@ from service.serve.backends import OpenBackend, check_backend, open_backend
 from service.serve.background import in_background
 from service.serve.banner import render_banner
 from service.serve.base_models import is_default_model_ready, load_registry, prepare_default_model
-from service.serve.bootstrap import ensure_first_key
+from service.serve.bootstrap import ensure_first_admin_key, ensure_first_key
 from service.serve.data_folder import hold_data_folder
 from service.serve.listening import listen, url_of
 from service.serve.start_errors import StartError
@@ -92,6 +92,8 @@ def _serve(settings: Settings) -> None:
         server = _server(app)
         failure.stop_on(server)
         given = settings.bootstrap_key.get_secret_value() if settings.bootstrap_key else None
+        if settings.bootstrap_admin_key is not None:
+            ensure_first_admin_key(database, settings.bootstrap_admin_key.get_secret_value(), clock=utc_now)
         key = ensure_first_key(database, given=given, clock=utc_now)
         url = url_of(listener)
         _tell(render_banner(url=url, api_key=key, data_dir=data_dir, backend=backend.description, registry=registry))

@@ -32,7 +32,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def opens(database: Database, key: str) -> bool:
     with database.read() as session:
-        return ProjectRepository(session).find_project_of_key(hash_api_key(key), now=utc_now()) is not None
+        return ProjectRepository(session).find_open_key(hash_api_key(key), now=utc_now()) is not None
 
 
 def test_the_first_key_is_made_once_and_opens_the_project(database: Database) -> None:

@@ -1,0 +1,167 @@
+"""`/v1/organization`: projects, their service accounts and API keys, and the admin keys that may see to them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.base import Request, Response
+
+MAX_LIFETIME_S = 10 * 366 * 86_400
+
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+LifetimeS = Annotated[int, Field(ge=1, le=MAX_LIFETIME_S)]
+Scope = Literal["api.all.read"]
+Scopes = Annotated[list[Scope], Field(max_length=1)]
+"""None given: everything that a project may do. `api.all.read`: only what reads."""
+
+
+class CreateProjectRequest(Request):
+    name: Name
+
+
+class UpdateProjectRequest(Request):
+    name: Name | None = None
+
+
+class CreateServiceAccountRequest(Request):
+    name: Name
+    create_service_account_only: bool | None = None
+    """Without a first API key."""
+    expires_in_seconds: LifetimeS | None = None
+    """Of that first key; absent or null: it does not expire."""
+
+
+class UpdateServiceAccountRequest(Request):
+    name: Name | None = None
+    role: Literal["member"] | None = None
+    """The only one there is: what a key may do is its scopes' matter."""
+
+
+class CreateServiceAccountKeyRequest(Request):
+    name: Name | None = None
+    expires_in_seconds: LifetimeS | None = None
+    scopes: Scopes = Field(default_factory=list)
+
+
+class UpdateApiKeyRequest(Request):
+    """What is absent or null stays as it is."""
+
+    expires_in_seconds: LifetimeS | None = None
+    """From now."""
+    scopes: Scopes | None = None
+
+
+class CreateAdminKeyRequest(Request):
+    name: Name
+    expires_in_seconds: LifetimeS | None = None
+
+
+class OrganizationProject(Response):
+    id: str
+    object: Literal["organization.project"]
+    name: str
+    created_at: int
+    """Unix seconds."""
+    archived_at: int | None
+    """Unix seconds."""
+    status: Literal["active", "archived"]
+
+
+class ServiceAccount(Response):
+    id: str
+    object: Literal["organization.project.service_account"]
+    name: str
+    role: Literal["member"]
+    created_at: int
+    """Unix seconds."""
+
+
+class ServiceAccountKey(Response):
+    """A new key: its value is told here and never again."""
+
+    id: str
+    object: Literal["organization.project.service_account.api_key"]
+    name: str
+    value: str
+    created_at: int
+    """Unix seconds."""
+    expires_at: int | None
+    """Unix seconds; null: it does not expire."""
+
+
+class ServiceAccountCreated(ServiceAccount):
+    api_key: ServiceAccountKey | None
+
+
+class ServiceAccountDeleted(Response):
+    id: str
+    object: Literal["organization.project.service_account.deleted"]
+    deleted: bool
+
+
+class KeyOwnerAccount(Response):
+    id: str
+    name: str
+    role: Literal["member"]
+    created_at: int
+    """Unix seconds."""
+
+
+class KeyOwner(Response):
+    type: Literal["service_account"]
+    service_account: KeyOwnerAccount | None
+    """Null for a key that was given to the service at its start."""
+
+
+class ProjectApiKey(Response):
+    id: str
+    object: Literal["organization.project.api_key"]
+    name: str
+    redacted_value: str
+    created_at: int
+    """Unix seconds."""
+    expires_at: int | None
+    """Unix seconds; null: it does not expire."""
+    last_used_at: None
+    """Not kept: it would make every read a write."""
+    owner: KeyOwner
+    owner_project_access: Literal["active", "inactive"]
+    """`inactive` in an archived project."""
+
+
+class ProjectApiKeyDeleted(Response):
+    id: str
+    object: Literal["organization.project.api_key.deleted"]
+    deleted: bool
+
+
+class AdminKeyOwner(Response):
+    type: Literal["service_account"]
+    object: Literal["organization.service_account"]
+    name: str
+    role: Literal["owner"]
+
+
+class AdminKey(Response):
+    id: str
+    object: Literal["organization.admin_api_key"]
+    name: str
+    redacted_value: str
+    created_at: int
+    """Unix seconds."""
+    expires_at: int | None
+    """Unix seconds; null: it does not expire."""
+    last_used_at: None
+    """Not kept, as with projects' keys."""
+    owner: AdminKeyOwner
+
+
+class AdminKeyCreated(AdminKey):
+    value: str
+    """Told here and never again."""
+
+
+class AdminKeyDeleted(Response):
+    id: str
+    object: Literal["organization.admin_api_key.deleted"]
+    deleted: bool

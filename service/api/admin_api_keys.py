@@ -1,0 +1,41 @@
+"""`/v1/organization/admin_api_keys`, under an admin key."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from schemas.organization import AdminKey, AdminKeyCreated, AdminKeyDeleted, CreateAdminKeyRequest
+from schemas.pages import BoundedPage
+from service.api.auth import Admin
+from service.api.dependencies import Org
+from service.api.openapi import json_body
+from service.api.pages import AdminKeysPage
+from service.api.typed_bodies import admin_body_as
+from service.organization import admin_keys
+
+router = APIRouter(prefix="/organization/admin_api_keys", tags=["organization"])
+
+CreateBody = Annotated[CreateAdminKeyRequest, Depends(admin_body_as(CreateAdminKeyRequest))]
+
+
+@router.post("", openapi_extra=json_body(CreateAdminKeyRequest))
+def create_admin_key(_admin: Admin, org: Org, request: CreateBody) -> AdminKeyCreated:
+    """Create an admin key; its value is told here alone."""
+    return admin_keys.create_admin_key(org, request)
+
+
+@router.get("")
+def list_admin_keys(_admin: Admin, org: Org, page: AdminKeysPage) -> BoundedPage[AdminKey]:
+    """List the admin keys without their values, newest first unless `order=asc`."""
+    return admin_keys.list_admin_keys(org, after=page.after, limit=page.limit, newest_first=page.order == "desc")
+
+
+@router.get("/{key_id}")
+def get_admin_key(key_id: str, _admin: Admin, org: Org) -> AdminKey:
+    return admin_keys.find_admin_key(org, key_id)
+
+
+@router.delete("/{key_id}")
+def delete_admin_key(key_id: str, admin: Admin, org: Org) -> AdminKeyDeleted:
+    """Revoke an admin key at once; not the one that asks."""
+    return admin_keys.revoke_admin_key(org, key_id, asked_with=admin)

@@ -1,0 +1,85 @@
+"""Admin keys: they open `/v1/organization`, and nothing of any project."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from schemas.ids import KeyId
+from schemas.organization import AdminKey, AdminKeyCreated, AdminKeyDeleted, AdminKeyOwner, CreateAdminKeyRequest
+from schemas.pages import BoundedPage
+from service.api_keys import ADMIN_PREFIX, hash_api_key, last_characters, new_admin_key
+from service.clock import unix_seconds
+from service.db.admin_keys import AdminKeyRepository
+from service.db.tables import AdminKeyRow
+from service.identifiers import new_key_id
+from service.nearest import shown
+from service.organization.listing import bounded_page
+from service.organization.organization_errors import AdminKeyNotFound, OwnAdminKey
+from service.organization.projects import Organization
+
+
+def create_admin_key(organization: Organization, request: CreateAdminKeyRequest) -> AdminKeyCreated:
+    value, now, lifetime_s = new_admin_key(), organization.clock(), request.expires_in_seconds
+    expires_at = None if lifetime_s is None else now + timedelta(seconds=lifetime_s)
+    row = admin_key_row(request.name, value, now=now, expires_at=expires_at)
+    with organization.database.write() as session:
+        AdminKeyRepository(session).add(row)
+    return AdminKeyCreated(**_present(row).model_dump(), value=value)
+
+
+def admin_key_row(name: str, value: str, *, now: datetime, expires_at: datetime | None = None) -> AdminKeyRow:
+    return AdminKeyRow(
+        id=new_key_id(),
+        name=name,
+        sha256=hash_api_key(value),
+        last_characters=last_characters(value),
+        created_at=now,
+        expires_at=expires_at,
+        revoked_at=None,
+    )
+
+
+def find_admin_key(organization: Organization, key_id: str) -> AdminKey:
+    """Raises: AdminKeyNotFound."""
+    with organization.database.read() as session:
+        return _present(_require_key(session, key_id))
+
+
+def list_admin_keys(
+    organization: Organization, *, after: str | None, limit: int, newest_first: bool
+) -> BoundedPage[AdminKey]:
+    with organization.database.read() as session:
+        rows = AdminKeyRepository(session).list_after(after=after, limit=limit + 1, newest_first=newest_first)
+    return bounded_page([_present(row) for row in rows], limit=limit)
+
+
+def revoke_admin_key(organization: Organization, key_id: str, *, asked_with: KeyId) -> AdminKeyDeleted:
+    """It opens nothing from now on. Raises: AdminKeyNotFound; OwnAdminKey, for the key that asks."""
+    with organization.database.write() as session:
+        row = _require_key(session, key_id)
+        if row.id == asked_with:
+            raise OwnAdminKey("An admin key does not revoke itself, so that one is always left; ask with another")
+        AdminKeyRepository(session).revoke(KeyId(row.id), now=organization.clock())
+    return AdminKeyDeleted(id=key_id, object="organization.admin_api_key.deleted", deleted=True)
+
+
+def _require_key(session: Session, key_id: str) -> AdminKeyRow:
+    row = AdminKeyRepository(session).find(key_id)
+    if row is None:
+        raise AdminKeyNotFound(
+            f"The admin key {shown(key_id)} does not exist; GET /v1/organization/admin_api_keys lists those that do"
+        )
+    return row
+
+
+def _present(row: AdminKeyRow) -> AdminKey:
+    return AdminKey(
+        id=row.id,
+        object="organization.admin_api_key",
+        name=row.name,
+        redacted_value=f"{ADMIN_PREFIX}…{row.last_characters}",
+        created_at=unix_seconds(row.created_at),
+        expires_at=None if row.expires_at is None else unix_seconds(row.expires_at),
+        last_used_at=None,
+        owner=AdminKeyOwner(type="service_account", object="organization.service_account", name=row.name, role="owner"),
+    )

@@ -1,0 +1,37 @@
+"""What an administrator can ask for that is not there, or cannot be done.
+
+NotFound 404: ProjectNotFound, ServiceAccountNotFound, ApiKeyNotFound, AdminKeyNotFound
+Conflict 409: ProjectArchived, ApiKeyExpired, OwnAdminKey
+"""
+
+from service.errors import Conflict, NotFound
+
+
+class ProjectNotFound(NotFound):
+    code = "project_not_found"
+
+
+class ServiceAccountNotFound(NotFound):
+    code = "service_account_not_found"
+
+
+class ApiKeyNotFound(NotFound):
+    code = "api_key_not_found"
+
+
+class AdminKeyNotFound(NotFound):
+    code = "admin_api_key_not_found"
+
+
+class ProjectArchived(Conflict):
+    code = "project_archived"
+
+
+class ApiKeyExpired(Conflict):
+    code = "api_key_expired"
+
+
+class OwnAdminKey(Conflict):
+    """Were it the last one, nobody could make another."""
+
+    code = "own_admin_api_key"

@@ -1,0 +1,97 @@
+"""Projects as an administrator sees them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from schemas.ids import ProjectId
+from schemas.organization import CreateProjectRequest, OrganizationProject, UpdateProjectRequest
+from schemas.pages import BoundedPage
+from service.clock import Clock, unix_seconds
+from service.db.engine import Database
+from service.db.projects import ProjectRepository
+from service.db.tables import ProjectRow
+from service.identifiers import new_project_id
+from service.nearest import shown
+from service.organization.listing import bounded_page
+from service.organization.organization_errors import ProjectArchived, ProjectNotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """What the room works with."""
+
+    database: Database
+    clock: Clock
+
+
+def create_project(organization: Organization, request: CreateProjectRequest) -> OrganizationProject:
+    row = ProjectRow(id=new_project_id(), name=request.name, created_at=organization.clock(), archived_at=None)
+    with organization.database.write() as session:
+        ProjectRepository(session).add(row)
+    return _present(row)
+
+
+def find_project(organization: Organization, project_id: str) -> OrganizationProject:
+    """Raises: ProjectNotFound."""
+    with organization.database.read() as session:
+        return _present(require_project(session, project_id))
+
+
+def list_projects(
+    organization: Organization, *, after: str | None, limit: int, with_archived: bool
+) -> BoundedPage[OrganizationProject]:
+    """Newest first."""
+    with organization.database.read() as session:
+        rows = ProjectRepository(session).list_after(after=after, limit=limit + 1, with_archived=with_archived)
+    return bounded_page([_present(row) for row in rows], limit=limit)
+
+
+def update_project(organization: Organization, project_id: str, request: UpdateProjectRequest) -> OrganizationProject:
+    """Raises: ProjectNotFound, ProjectArchived."""
+    with organization.database.write() as session:
+        row = require_active_project(session, project_id)
+        row.name = request.name or row.name
+        return _present(row)
+
+
+def archive_project(organization: Organization, project_id: str) -> OrganizationProject:
+    """Close it: its keys open nothing any more, its jobs run to their end. Again changes nothing.
+
+    Raises: ProjectNotFound.
+    """
+    with organization.database.write() as session:
+        row = require_project(session, project_id)
+        row.archived_at = row.archived_at or organization.clock()
+        return _present(row)
+
+
+def require_project(session: Session, project_id: str) -> ProjectRow:
+    """Raises: ProjectNotFound."""
+    row = ProjectRepository(session).find(ProjectId(project_id))
+    if row is None:
+        raise ProjectNotFound(
+            f"The project {shown(project_id)} does not exist; GET /v1/organization/projects lists those that do"
+        )
+    return row
+
+
+def require_active_project(session: Session, project_id: str) -> ProjectRow:
+    """Raises: ProjectNotFound, ProjectArchived."""
+    row = require_project(session, project_id)
+    if row.archived_at is not None:
+        raise ProjectArchived(f"The project {row.id} is archived, and stays so; create a new one")
+    return row
+
+
+def _present(row: ProjectRow) -> OrganizationProject:
+    archived_at: datetime | None = row.archived_at
+    return OrganizationProject(
+        id=row.id,
+        object="organization.project",
+        name=row.name,
+        created_at=unix_seconds(row.created_at),
+        archived_at=None if archived_at is None else unix_seconds(archived_at),
+        status="active" if archived_at is None else "archived",
+    )

@@ -1,0 +1,138 @@
+"""Service accounts: whom a project's keys are given to. A key's value is told once and kept as a hash."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from schemas.ids import ProjectId, ServiceAccountId
+from schemas.organization import (
+    CreateServiceAccountKeyRequest,
+    CreateServiceAccountRequest,
+    ServiceAccount,
+    ServiceAccountCreated,
+    ServiceAccountDeleted,
+    ServiceAccountKey,
+    UpdateServiceAccountRequest,
+)
+from schemas.pages import BoundedPage
+from service.api_keys import hash_api_key, last_characters, new_api_key
+from service.clock import unix_seconds
+from service.db.projects import ProjectRepository
+from service.db.service_accounts import ServiceAccountRepository
+from service.db.tables import ApiKeyRow, ServiceAccountRow
+from service.identifiers import new_key_id, new_service_account_id
+from service.nearest import shown
+from service.organization.listing import bounded_page
+from service.organization.organization_errors import ServiceAccountNotFound
+from service.organization.projects import Organization, require_active_project, require_project
+
+FIRST_KEY_NAME = "Secret Key"
+
+
+def create_service_account(
+    organization: Organization, project_id: str, request: CreateServiceAccountRequest
+) -> ServiceAccountCreated:
+    """With a first key, unless told otherwise. Raises: ProjectNotFound, ProjectArchived."""
+    now = organization.clock()
+    with organization.database.write() as session:
+        project = require_active_project(session, project_id)
+        account = ServiceAccountRow(
+            id=new_service_account_id(), project_id=project.id, name=request.name, created_at=now, deleted_at=None
+        )
+        ServiceAccountRepository(session).add(account)
+        key = None
+        if not request.create_service_account_only:
+            wanted = CreateServiceAccountKeyRequest(expires_in_seconds=request.expires_in_seconds)
+            key = _add_key(session, account, wanted, now=now)
+    return ServiceAccountCreated(**_present(account).model_dump(), api_key=key)
+
+
+def create_key(
+    organization: Organization, project_id: str, account_id: str, request: CreateServiceAccountKeyRequest
+) -> ServiceAccountKey:
+    """Raises: ProjectNotFound, ProjectArchived, ServiceAccountNotFound."""
+    with organization.database.write() as session:
+        project = require_active_project(session, project_id)
+        account = _require_account(session, ProjectId(project.id), account_id)
+        return _add_key(session, account, request, now=organization.clock())
+
+
+def find_service_account(organization: Organization, project_id: str, account_id: str) -> ServiceAccount:
+    """Raises: ProjectNotFound, ServiceAccountNotFound."""
+    with organization.database.read() as session:
+        project = require_project(session, project_id)
+        return _present(_require_account(session, ProjectId(project.id), account_id))
+
+
+def list_service_accounts(
+    organization: Organization, project_id: str, *, after: str | None, limit: int
+) -> BoundedPage[ServiceAccount]:
+    """Newest first. Raises: ProjectNotFound."""
+    with organization.database.read() as session:
+        project = require_project(session, project_id)
+        rows = ServiceAccountRepository(session).list_after(ProjectId(project.id), after=after, limit=limit + 1)
+    return bounded_page([_present(row) for row in rows], limit=limit)
+
+
+def update_service_account(
+    organization: Organization, project_id: str, account_id: str, request: UpdateServiceAccountRequest
+) -> ServiceAccount:
+    """Raises: ProjectNotFound, ProjectArchived, ServiceAccountNotFound."""
+    with organization.database.write() as session:
+        project = require_active_project(session, project_id)
+        account = _require_account(session, ProjectId(project.id), account_id)
+        account.name = request.name or account.name
+        return _present(account)
+
+
+def delete_service_account(organization: Organization, project_id: str, account_id: str) -> ServiceAccountDeleted:
+    """Its keys open nothing from now on. Raises: ProjectNotFound, ServiceAccountNotFound."""
+    with organization.database.write() as session:
+        project = require_project(session, project_id)
+        account = _require_account(session, ProjectId(project.id), account_id)
+        ServiceAccountRepository(session).delete(ServiceAccountId(account.id), now=organization.clock())
+    return ServiceAccountDeleted(id=account_id, object="organization.project.service_account.deleted", deleted=True)
+
+
+def _add_key(
+    session: Session, account: ServiceAccountRow, request: CreateServiceAccountKeyRequest, *, now: datetime
+) -> ServiceAccountKey:
+    value, lifetime_s = new_api_key(), request.expires_in_seconds
+    row = ApiKeyRow(
+        id=new_key_id(),
+        project_id=account.project_id,
+        service_account_id=account.id,
+        name=request.name or FIRST_KEY_NAME,
+        sha256=hash_api_key(value),
+        last_characters=last_characters(value),
+        scopes=[*request.scopes],
+        created_at=now,
+        expires_at=None if lifetime_s is None else now + timedelta(seconds=lifetime_s),
+        revoked_at=None,
+    )
+    ProjectRepository(session).add_key(row)
+    return ServiceAccountKey(
+        id=row.id,
+        object="organization.project.service_account.api_key",
+        name=row.name,
+        value=value,
+        created_at=unix_seconds(now),
+        expires_at=None if row.expires_at is None else unix_seconds(row.expires_at),
+    )
+
+
+def _require_account(session: Session, project_id: ProjectId, account_id: str) -> ServiceAccountRow:
+    row = ServiceAccountRepository(session).find(project_id, account_id)
+    if row is None:
+        raise ServiceAccountNotFound(f"The project {project_id} has no service account {shown(account_id)}")
+    return row
+
+
+def _present(row: ServiceAccountRow) -> ServiceAccount:
+    return ServiceAccount(
+        id=row.id,
+        object="organization.project.service_account",
+        name=row.name,
+        role="member",
+        created_at=unix_seconds(row.created_at),
+    )
