@@ -38,11 +38,12 @@ def endpoint(database: Database, project_id: ProjectId) -> WebhookEndpointRow:
 
 
 def claim(
-    database: Database, *, now: timedelta = timedelta(0), passing_over: list[ProjectId] | None = None
+    database: Database, *, after: timedelta = timedelta(0), passing_over: tuple[ProjectId, ...] = ()
 ) -> str | None:
+    now = NOW + after
     with database.write() as session:
         deliveries = DeliveryRepository(session)
-        row = deliveries.claim_due(now=NOW + now, retry_at=NOW + now + CLAIM, passing_over=passing_over or [])
+        row = deliveries.claim_due(now=now, retry_at=now + CLAIM, passing_over=[*passing_over])
         return row.id if row else None
 
 
