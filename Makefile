@@ -36,6 +36,7 @@ lint: $(INSTALLED)
 	$(PY) -m deptry .
 
 bench: $(INSTALLED)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(PY) -m tests.benchmarks
 
 clean:

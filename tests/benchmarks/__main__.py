@@ -1,106 +1,117 @@
 """`make bench`: our trainer and TRL 1.16 on the same real pairs, interleaved in one run, as medians and ratios.
 
 SmolLM2-135M, LoRA r=16 on all linear layers, fp32, steps of 4 pairs, `max_length` 512: performance.md's own case.
+An idle machine is needed for figures that mean something; the rounds' spread is printed beside the medians.
 """
 
 import argparse
 import json
-import statistics
+import os
+import platform
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from transformers import AutoConfig, AutoTokenizer
 
-from schemas.preference_rows import Message, parse_row
-from tests.benchmarks.our_run import OurRun, run_ours
+from tests.benchmarks.cases import Case, write_long_pairs, write_pairs
+from tests.benchmarks.gemm import count_flops
+from tests.benchmarks.job_start import measure_starts
+from tests.benchmarks.our_run import RANK, OurRun, read_tokens, run_ours
+from tests.benchmarks.report import Measured, Rounds, draw_chart, table
 from tests.benchmarks.trl_run import CONFIGURATIONS
 
-PAIRS_FILE = Path("tests/data/hh-rlhf-64.jsonl")
 MODEL_FOLDER = Path(".demo/models/smollm2-135m-instruct")
+LENGTHS = (256, 512, 1024, 2048)
+RESULTS = Path("tests/benchmarks/results")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=16)
-    parser.add_argument("--output", type=Path, default=Path("build/bench.json"))
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of bench.json and bench.png")
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(width=120)
     subprocess.run([sys.executable, "-m", "trainers.models.smollm2", str(MODEL_FOLDER)], check=True)
-    rounds = []
-    with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder, "rows.jsonl")
-        rows.write_text("".join(_trl_rows(arguments.pairs)))
-        for number in range(arguments.rounds):
-            console.print(f"round {number + 1} of {arguments.rounds}")
-            rounds.append(_one_round(Path(folder, str(number)), rows, arguments.pairs))
-    medians = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps({"rounds": rounds, "medians": medians}, indent=2))
-    console.print(_table(medians))
+    with tempfile.TemporaryDirectory() as name:
+        measured = _measure(Path(name), arguments.pairs, arguments.rounds, console)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / "bench.json").write_text(json.dumps(asdict(measured), indent=2) + "\n")
+    draw_chart(measured, arguments.output / "bench.png")
+    console.print(table(measured))
 
 
-def _one_round(folder: Path, rows: Path, pairs: int) -> dict[str, float]:
+def _measure(folder: Path, pairs: int, rounds: int, console: Console) -> Measured:
+    model = MODEL_FOLDER.resolve()
+    case = write_pairs(folder / "pairs.jsonl", pairs=pairs)
+    numbers: Rounds = []
+    for number in range(rounds):
+        console.print(f"round {number + 1} of {rounds}")
+        numbers.append(_one_round(folder / f"round-{number}", case, model))
+    console.print("scaling with pairs, lengths and workers")
+    scaling = _scaling(folder, case, model)
+    console.print("from POST to ready")
+    starts = measure_starts(folder / "starts", case, model=model, rounds=rounds)
+    tokens = read_tokens(case, AutoTokenizer.from_pretrained(model))
+    flops = count_flops(tokens, AutoConfig.from_pretrained(model), rank=RANK)
+    return Measured(_machine(), pairs, flops, numbers, scaling, starts)
+
+
+def _one_round(folder: Path, case: Case, model: Path) -> dict[str, float]:
     """Run ours and each of TRL's configurations once, one after the other."""
     folder.mkdir()
-    ours = run_ours(folder / "ours", model=MODEL_FOLDER.resolve(), rows=rows, pairs=pairs)
-    measured = _numbers(ours)
+    ours = run_ours(folder / "ours", case, model=model)
+    measured = {"GEMM peak, FLOP/s": float(_run("tests.benchmarks.gemm"))} | _numbers("ours", ours)
     for name in CONFIGURATIONS:
-        trl = _run_trl(folder / "trl", name, rows)
-        measured |= {f"TRL {name}, {key}": trl[key] for key in ("training_s", "reference_and_training_s")}
-        measured[f"TRL {name}, peak RSS MB"] = trl["peak_rss_bytes"] / 1e6
+        trl = _run_trl(folder / "trl", name, case, model)
+        measured |= {f"TRL {name}, {key}": value for key, value in trl.items() if isinstance(value, float)}
     return measured
 
 
-def _numbers(ours: OurRun) -> dict[str, float]:
-    return {
-        "ours, first epoch s": ours.first_epoch_s,
-        "ours, reference cached s": ours.cached_epoch_s,
-        "ours, until first step s": ours.until_first_step_s,
-        "ours, peak RSS MB": ours.peak_rss_bytes / 1e6,
-    }
+def _scaling(folder: Path, case: Case, model: Path) -> dict[str, float]:
+    """Seconds of one epoch with the reference cached, ours and TRL's."""
+    four_times = write_pairs(folder / "four-times.jsonl", pairs=4 * case.pairs)
+    seconds = {f"{4 * case.pairs} pairs": run_ours(folder / "four-times", four_times, model=model).cached_epoch_s}
+    for workers, threads in ((1, 1), (2, 1)):
+        run = run_ours(folder / f"workers-{workers}", case, model=model, workers=workers, threads_per_worker=threads)
+        seconds[f"{workers} workers of one thread"] = run.cached_epoch_s
+    for length in LENGTHS:
+        long = write_long_pairs(folder / f"length-{length}.jsonl", length=length, model=model)
+        ours = run_ours(folder / f"length-{length}", long, model=model)
+        trl = _run_trl(folder / "trl", "tuned, precomputed, one pair a pass", long, model)
+        seconds |= _prefixed(f"length {length}", _numbers("ours", ours))
+        seconds |= _prefixed(
+            f"length {length}", {"TRL, training s": trl["training_s"], "TRL, peak RSS": trl["peak_rss_bytes"]}
+        )
+    return seconds
 
 
-def _run_trl(output: Path, configuration: str, rows: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.benchmarks.trl_run", "--configuration", configuration]
-    command += ["--model", str(MODEL_FOLDER), "--rows", str(rows), "--output", str(output)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    result: dict[str, float] = json.loads(printed.splitlines()[-1])
-    return result
+def _prefixed(prefix: str, numbers: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}, {name}": value for name, value in numbers.items()}
 
 
-def _trl_rows(pairs: int) -> list[str]:
-    lines = PAIRS_FILE.read_bytes().splitlines()[:pairs]
-    parsed = [parse_row(line, row_format="hh_rlhf")[1] for line in lines]
-    sides = [{"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} for pair in parsed]
-    return [json.dumps({side: _plain(messages) for side, messages in row.items()}) + "\n" for row in sides]
+def _numbers(name: str, run: OurRun) -> dict[str, float]:
+    return {f"{name}, {key}": float(value) for key, value in asdict(run).items() if isinstance(value, int | float)}
 
 
-def _plain(messages: str | tuple[Message, ...]) -> object:
-    if isinstance(messages, str):
-        return messages
-    return [message.model_dump(exclude_none=True) for message in messages]
+def _run_trl(output: Path, configuration: str, case: Case, model: Path) -> dict[str, float]:
+    options = ("--configuration", configuration, "--model", str(model), "--rows", str(case.rows))
+    limits = ("--output", str(output), "--max-length", str(case.max_length))
+    numbers: dict[str, float] = json.loads(_run("tests.benchmarks.trl_run", *options, *limits).splitlines()[-1])
+    return numbers
 
 
-def _table(medians: dict[str, float]) -> Table:
-    cached, first = medians["ours, reference cached s"], medians["ours, first epoch s"]
-    memory = medians["ours, peak RSS MB"]
-    online = medians["TRL tuned, training_s"]
-    table = Table("medians", "TRL", "ours", "ratio", "goal", title="Training, one run, interleaved")
-    precomputed = medians["TRL tuned, precomputed, training_s"]
-    table.add_row("training vs defaults, s", *_ratio(medians["TRL defaults, training_s"], cached), "≥ 8")
-    table.add_row("training vs tuned and precomputed, s", *_ratio(precomputed, cached), "≥ 6")
-    table.add_row("first epoch with the reference vs tuned, s", *_ratio(online, first), "≥ 4.5")
-    table.add_row("peak RSS, tuned vs ours, MB", *_ratio(medians["TRL tuned, peak RSS MB"], memory), "≥ 3.3")
-    table.add_row("from process start to first step, s", "", f"{medians['ours, until first step s']:.1f}", "", "")
-    return table
+def _run(module: str, *options: str) -> str:
+    command = [sys.executable, "-m", module, *options]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def _ratio(theirs: float, ours: float) -> tuple[str, str, str]:
-    return f"{theirs:.1f}", f"{ours:.1f}", f"{theirs / ours:.1f}"
+def _machine() -> str:
+    return f"{os.cpu_count()} cores, {platform.machine()}"
 
 
 if __name__ == "__main__":

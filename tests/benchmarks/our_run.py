@@ -5,17 +5,24 @@ Two epochs of the same pairs: the first has the reference pass in it, the second
 
 import hashlib
 import json
+import os
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from schemas.run_record import Outcome, RunEvent, StepMetrics
 from schemas.run_spec import DpoParameters, LoraParameters, ModelSource, PreferenceFile, RunSpec
+from service.backends.trainer_command import import_path, local_command
+from tests.benchmarks.cases import BATCH_SIZE, Case
+from trainers.data.chat_tokens import PairTokens, tokenize_rows
+from trainers.data.preference_dataset import read_rows
+from trainers.errors import InvalidTrainingFile
 
-MAX_LENGTH = 512
-BATCH_SIZE = 4
+EPOCHS = 2
+RANK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +34,25 @@ class OurRun:
     until_first_step_s: float
     """From the process's start to the end of its first step."""
     peak_rss_bytes: int
+    """Of worker 0."""
+    trained_tokens: int
+    """Of one epoch: prompt and completion of both sides, as TRL counts them."""
     losses: list[float]
     """Of the first epoch."""
 
 
-def run_ours(folder: Path, *, model: Path, rows: Path, pairs: int) -> OurRun:
+def run_ours(
+    folder: Path, case: Case, *, model: Path, workers: int = 1, threads_per_worker: int | None = None
+) -> OurRun:
     """Raises: RuntimeError with the trainer's last words when it did not succeed."""
     folder.mkdir()
-    spec = _spec(model, rows)
+    spec = _spec(case, model, workers)
     (folder / "spec.json").write_text(spec.model_dump_json())
+    threads = {} if threads_per_worker is None else {"OMP_NUM_THREADS": str(threads_per_worker)}
     started = time.time()
-    trainer = subprocess.run([sys.executable, "-m", "trainers", str(folder)], capture_output=True, text=True)
+    command = local_command(str(folder), workers=workers)
+    environment = os.environ | {"PYTHONPATH": import_path()} | threads
+    trainer = subprocess.run(command, capture_output=True, text=True, env=environment)
     if trainer.returncode != 0:
         raise RuntimeError(f"the trainer ended with {trainer.returncode}: {trainer.stderr[-2000:]}")
     outcome = Outcome.model_validate_json((folder / "outcome.json").read_text())
@@ -45,14 +60,23 @@ def run_ours(folder: Path, *, model: Path, rows: Path, pairs: int) -> OurRun:
         raise RuntimeError(f"the run failed: {outcome.error}")
     events = _step_events(folder)
     steps = [step for _, step in events]
-    per_epoch = -(-pairs // BATCH_SIZE)
+    per_epoch = len(steps) // EPOCHS
     return OurRun(
         first_epoch_s=sum(step.step_seconds for step in steps[:per_epoch]),
         cached_epoch_s=sum(step.step_seconds for step in steps[per_epoch:]),
         until_first_step_s=events[0][0] - started,
         peak_rss_bytes=outcome.peak_memory_bytes,
+        trained_tokens=steps[per_epoch - 1].trained_tokens,
         losses=[step.train_loss for step in steps[:per_epoch]],
     )
+
+
+def read_tokens(case: Case, tokenizer: PreTrainedTokenizerBase) -> list[PairTokens]:
+    """The pairs as the trainer sees them."""
+    content = case.rows.read_bytes()
+    file = _file(case.rows)
+    rows = read_rows(content, row_format=file.format, sha256=file.sha256, error=InvalidTrainingFile)
+    return tokenize_rows(rows, tokenizer, max_length=case.max_length, error=InvalidTrainingFile).pairs
 
 
 def _step_events(folder: Path) -> list[tuple[float, StepMetrics]]:
@@ -61,7 +85,7 @@ def _step_events(folder: Path) -> list[tuple[float, StepMetrics]]:
     return [(event.created_at, event.step_metrics) for event in events if event.step_metrics is not None]
 
 
-def _spec(model: Path, rows: Path) -> RunSpec:
+def _spec(case: Case, model: Path, workers: int) -> RunSpec:
     return RunSpec(
         run_id="bench-1",
         job_id="bench",
@@ -69,25 +93,25 @@ def _spec(model: Path, rows: Path) -> RunSpec:
         model=ModelSource(id=model.name, uri=str(model)),
         initial_adapter=None,
         reference="initial",
-        training_file=PreferenceFile(file_id="file-bench", uri=str(rows), sha256=_sha256(rows), format="trl_explicit"),
+        training_file=_file(case.rows),
         validation_file=None,
         dpo=DpoParameters(
             beta=0.1,
             loss_type="sigmoid",
             label_smoothing=0.0,
-            max_length=MAX_LENGTH,
+            max_length=case.max_length,
             batch_size=BATCH_SIZE,
-            n_epochs=2,
+            n_epochs=EPOCHS,
             learning_rate=5e-5,
             lr_scheduler="linear",
             warmup_ratio=0.0,
             weight_decay=0.0,
             max_grad_norm=1.0,
         ),
-        lora=LoraParameters(r=16, alpha=32, dropout=0.0, target_modules="all-linear", use_rslora=False),
+        lora=LoraParameters(r=RANK, alpha=32, dropout=0.0, target_modules="all-linear", use_rslora=False),
         precision="fp32",
         seed=0,
-        workers=1,
+        workers=workers,
         gpus_per_worker=0,
         evaluate_every_steps=10_000,
         guards=None,
@@ -96,5 +120,6 @@ def _spec(model: Path, rows: Path) -> RunSpec:
     )
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _file(rows: Path) -> PreferenceFile:
+    sha256 = hashlib.sha256(rows.read_bytes()).hexdigest()
+    return PreferenceFile(file_id="file-bench", uri=str(rows), sha256=sha256, format="trl_explicit")

@@ -25,15 +25,16 @@ PAIRS = "".join(
 
 
 class Serve:
-    def __init__(self, data_dir: Path, models_file: Path, *options: str) -> None:
+    def __init__(self, data_dir: Path, models_file: Path, *options: str, threads: int | None = 1) -> None:
         self.data_dir = data_dir
         self._output = data_dir.with_suffix(".out")
         self._file: IO[bytes] = self._output.open("wb")
+        threading = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "service.cli", "serve", "--data-dir", str(data_dir), "--port", "0", *options],
             stdout=self._file,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"DPO_BOOTSTRAP_KEY": KEY, "DPO_MODELS_FILE": str(models_file), "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"DPO_BOOTSTRAP_KEY": KEY, "DPO_MODELS_FILE": str(models_file)} | threading,
         )
 
     @property
@@ -56,8 +57,9 @@ class Serve:
 
 
 @contextmanager
-def serving(data_dir: Path, models_file: Path, *options: str) -> Iterator[Serve]:
-    serve = Serve(data_dir, models_file, *options)
+def serving(data_dir: Path, models_file: Path, *options: str, threads: int | None = 1) -> Iterator[Serve]:
+    """`threads`: OpenMP's in each trainer, one being enough for a tiny model. None: what a user's trainers get."""
+    serve = Serve(data_dir, models_file, *options, threads=threads)
     try:
         yield serve
     finally:
