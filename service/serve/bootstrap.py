@@ -34,6 +34,7 @@ def ensure_first_key(database: Database, *, given: str | None, clock: Clock) -> 
 def ensure_first_admin_key(database: Database, given: str, *, clock: Clock) -> None:
     """Let it open `/v1/organization`, unless it was revoked there."""
     with database.write() as session:
+        take_lock(session, Lock.FIRST_KEY)
         keys = AdminKeyRepository(session)
         if not keys.knows(hash_api_key(given)):
             keys.add(admin_key_row("bootstrap", given, now=clock()))

@@ -5,21 +5,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from service.api_keys import hash_api_key
 from service.clock import utc_now
+from service.db.admin_keys import AdminKeyRepository
 from service.db.engine import Database
 from service.db.migrate import upgrade
 from service.db.projects import ProjectRepository
+from service.db.tables import AdminKeyRow, ApiKeyRow
 from service.registry import DEFAULT_MODEL_ID, default_registry
 from service.serve.backends import open_backend
 from service.serve.banner import render_banner
 from service.serve.base_models import load_registry
-from service.serve.bootstrap import ensure_first_key
+from service.serve.bootstrap import ensure_first_admin_key, ensure_first_key
 from service.serve.data_folder import hold_data_folder
 from service.serve.listening import listen, url_of
 from service.serve.start_errors import StartError
 from service.settings import Settings
+
+ADMIN_KEY = "sk-admin-dpo-of-these-tests-and-no-others"
 
 
 @pytest.fixture
@@ -35,6 +40,11 @@ def opens(database: Database, key: str) -> bool:
         return ProjectRepository(session).find_open_key(hash_api_key(key), now=utc_now()) is not None
 
 
+def is_admin_key(database: Database, key: str) -> bool:
+    with database.read() as session:
+        return AdminKeyRepository(session).find_open(hash_api_key(key), now=utc_now()) is not None
+
+
 def test_the_first_key_is_made_once_and_opens_the_project(database: Database) -> None:
     key = ensure_first_key(database, given=None, clock=utc_now)
     assert key is not None
@@ -48,6 +58,24 @@ def test_a_given_key_is_taken_whenever_it_is_given_and_never_shown(database: Dat
         assert ensure_first_key(database, given="sk-mine", clock=utc_now) is None
     assert opens(database, "sk-mine")
     assert not opens(database, "sk-other")
+
+
+def test_a_given_key_that_was_revoked_stays_so(database: Database) -> None:
+    ensure_first_key(database, given="sk-mine", clock=utc_now)
+    ensure_first_admin_key(database, ADMIN_KEY, clock=utc_now)
+    assert is_admin_key(database, ADMIN_KEY)
+    with database.write() as session:
+        for row in (*session.query(ApiKeyRow), *session.query(AdminKeyRow)):
+            row.revoked_at = utc_now()
+    ensure_first_key(database, given="sk-mine", clock=utc_now)
+    ensure_first_admin_key(database, ADMIN_KEY, clock=utc_now)
+    assert not opens(database, "sk-mine")
+    assert not is_admin_key(database, ADMIN_KEY)
+
+
+def test_an_admin_key_that_can_be_guessed_is_refused() -> None:
+    with pytest.raises(ValidationError, match="bootstrap_admin_key"):
+        Settings.model_validate({"bootstrap_admin_key": "admin"})
 
 
 def test_the_data_folder_is_held_by_one_and_free_afterwards(tmp_path: Path) -> None:
