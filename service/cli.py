@@ -63,6 +63,19 @@ def serve(
         sys.exit(1)
 
 
+@app.command()
+def doctor() -> None:
+    """Try everything that the settings name and say what to mend; the exit code is 1 when a check fails."""
+    from service.doctor.examine import examine
+    from service.doctor.finding import render_findings
+    from service.telemetry import configure_logging
+
+    configure_logging()
+    findings = examine(_load_settings({}))
+    typer.echo(render_findings(findings))
+    sys.exit(any(finding.state == "failed" for finding in findings))
+
+
 def _load_settings(given: dict[str, Path | str | int]) -> Settings:
     try:
         return Settings.model_validate({**Settings().model_dump(), **given}) if given else Settings()

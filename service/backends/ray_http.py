@@ -16,6 +16,7 @@ class RayError(RuntimeError):
         super().__init__(f"HTTP {status}: {message}")
         self.is_not_found = status == 404
         self.is_refusal = 400 <= status < 500
+        self.is_locked_out = status in (401, 403)
 
 
 class RayHttp:

@@ -19,6 +19,7 @@ from boto3.s3.transfer import TransferConfig
 from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from service.storage.object_keys import RESERVED_SEGMENT, InvalidObjectKey, check_key
 from service.storage.object_store import ObjectNotFound, StoredObject, StoreError, UnknownStorageUrl
@@ -189,7 +190,7 @@ class S3Store:
             raise StoreError(
                 errno.EACCES, "there are no credentials", remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             ) from error
-        except HTTPClientError as error:
+        except (HTTPClientError, BotoConnectionError) as error:
             raise StoreError(
                 errno.ECONNREFUSED,
                 "the object store does not answer",

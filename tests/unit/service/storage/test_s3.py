@@ -184,6 +184,13 @@ def test_a_server_that_is_away_is_an_os_error_and_its_return_is_noticed(far_stor
         far_store.read("b")
 
 
+def test_a_server_that_is_not_there_is_told(bucket: Bucket) -> None:
+    store = S3Store(bucket.url, endpoint_url="http://127.0.0.1:1")
+
+    with pytest.raises(StoreError, match="does not answer: check DPO_S3_ENDPOINT_URL"):
+        store.check_writable()
+
+
 def test_a_download_that_is_cut_off_goes_on_where_it_stopped(store: S3Store, far_store: S3Store, relay: Relay) -> None:
     store.write("large", [BLOCK] * 20)
     relay.cut("answers", times=3, after_bytes=2 * len(BLOCK))

@@ -1,0 +1,35 @@
+"""The data folder: there or to be made, writable, with room."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from service.doctor.finding import Finding
+from service.settings import Settings
+
+PART = "data folder"
+LITTLE_ROOM_BYTES = 1024**3
+
+
+def examine_data_folder(settings: Settings) -> Iterator[Finding]:
+    folder = settings.resolved_data_dir
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        with TemporaryFile(dir=existing) as file:
+            file.write(b"\0")
+            file.flush()
+    except OSError as error:
+        remedy = f"make {existing} a folder that this user may write, or name another in DPO_DATA_DIR"
+        yield Finding(PART, "failed", f"{folder} cannot be written ({error.strerror})", remedy)
+        return
+    yield _tell_room(folder, existing)
+
+
+def _tell_room(folder: Path, existing: Path) -> Finding:
+    free_bytes = shutil.disk_usage(existing).free
+    is_made = "" if existing == folder else ", made at the first start"
+    told = f"{folder}{is_made}: writable, {free_bytes / 1024**3:,.1f} GiB free"
+    if free_bytes < LITTLE_ROOM_BYTES:
+        return Finding(PART, "failed", told, "make room, or name another folder in DPO_DATA_DIR")
+    return Finding(PART, "ok", told)
