@@ -1,11 +1,12 @@
 """What endpoints are given: the service's parts, held by the app itself and by nothing global."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from service.api.slow_work import SlowLane
 from service.clock import Clock
 from service.db.engine import Database
 from service.errors import InvalidRequest
@@ -27,6 +28,8 @@ class Parts:
     readiness: Mapping[str, ReadinessCheck]
     max_file_bytes: int
     webhooks: Webhooks
+    assembly_lane: SlowLane = field(default_factory=SlowLane)
+    webhook_test_lane: SlowLane = field(default_factory=SlowLane)
 
 
 def _parts_of(request: Request) -> Parts:

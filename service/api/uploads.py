@@ -1,5 +1,6 @@
 """`/v1/uploads`."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -55,13 +56,15 @@ async def add_part(upload_id: str, project: Project, app: App, key: IdempotencyK
 
 
 @router.post("/{upload_id}/complete", openapi_extra=json_body(CompleteUploadRequest))
-def complete_upload(
+async def complete_upload(
     upload_id: str, project: Project, app: App, key: IdempotencyKey, body: JsonBody, request: CompleteBody
 ) -> UploadObject:
     """Put the parts together, in the order given, to a File."""
     once = once_per_body(project, key, path=f"{PATH}/{upload_id}/complete", body=body)
     completion = assembly.Completion(project, upload_id, request, once)
-    return assembly.complete_upload(completion, database=app.database, store=app.store, clock=app.clock)
+    return await app.assembly_lane.run(
+        partial(assembly.complete_upload, completion, database=app.database, store=app.store, clock=app.clock)
+    )
 
 
 @router.post("/{upload_id}/cancel")

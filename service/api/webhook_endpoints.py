@@ -1,5 +1,6 @@
 """`/v1/webhook_endpoints` and `/v1/webhook_event_types`."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -19,7 +20,7 @@ from schemas.webhooks import (
     WebhookTestResult,
 )
 from service.api.auth import Project
-from service.api.dependencies import Hooks
+from service.api.dependencies import App, Hooks
 from service.api.idempotency import IdempotencyKey, once_per_body
 from service.api.json_bodies import JsonBody
 from service.api.openapi import json_body
@@ -83,9 +84,13 @@ def rotate_secret(
 
 
 @router.post(PATH + "/{webhook_endpoint_id}/test", openapi_extra=json_body(WebhookSampleRequest))
-def test_endpoint(webhook_endpoint_id: str, project: Project, hooks: Hooks, request: SampleBody) -> WebhookTestResult:
+async def test_endpoint(
+    webhook_endpoint_id: str, project: Project, app: App, hooks: Hooks, request: SampleBody
+) -> WebhookTestResult:
     """Send a signed sample now, and tell what the endpoint answered."""
-    return endpoints.send_test(hooks, project, webhook_endpoint_id, request.event_type)
+    return await app.webhook_test_lane.run(
+        partial(endpoints.send_test, hooks, project, webhook_endpoint_id, request.event_type)
+    )
 
 
 @router.get(PATH + "/{webhook_endpoint_id}/deliveries")

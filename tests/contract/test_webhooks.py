@@ -1,6 +1,8 @@
 """`client.webhooks`."""
 
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import httpx2
@@ -15,6 +17,8 @@ from tests.contract.server import POSTER, SIGNER, Server, new_project, openai_cl
 from tests.unit.service.webhooks.receiver import Receiver, receiving
 
 URL = "https://hooks.example.com/dpo"
+MORE_THAN_THREADS = 45
+"""Starlette has forty."""
 ALL = ["fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled"]
 
 
@@ -101,6 +105,23 @@ def test_a_test_that_reaches_nobody_says_why(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match=r"nowhere\.invalid does not resolve") as raised:
         client.webhooks.test(endpoint.id, event_type="fine_tuning.job.failed")
     assert (raised.value.code, raised.value.param) == ("webhook_endpoint_unreachable", "url")
+
+
+def test_tests_that_wait_for_strangers_hold_up_nobody_else(client: OpenAI, receiver: Receiver) -> None:
+    endpoint = client.webhooks.create(name="ours", url=receiver.url, event_types=ALL)  # type: ignore[arg-type]
+    receiver.may_answer.clear()
+    with ThreadPoolExecutor(MORE_THAN_THREADS) as pool:
+        tests = [
+            pool.submit(client.webhooks.test, endpoint.id, event_type="fine_tuning.job.failed")
+            for _ in range(MORE_THAN_THREADS)
+        ]
+        give_up_at = time.monotonic() + 10
+        while not receiver.received:
+            assert time.monotonic() < give_up_at
+            time.sleep(0.01)
+        assert client.with_options(timeout=5).files.list().data == []
+        receiver.may_answer.set()
+        assert {test.result().status_code for test in tests} == {200}
 
 
 def test_a_rotated_secret_is_another_and_the_old_one_may_go_on(client: OpenAI, receiver: Receiver) -> None:

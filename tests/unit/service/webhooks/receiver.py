@@ -22,17 +22,21 @@ class Receiver:
     statuses: list[int] = field(default_factory=list)
     """Of the next answers; 200 when there are none left."""
     location: str | None = None
+    may_answer: threading.Event = field(default_factory=threading.Event)
+    """Set at the start; clear it to keep the senders waiting."""
 
 
 @contextmanager
 def receiving() -> Iterator[Receiver]:
     receiver = Receiver("")
+    receiver.may_answer.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             receiver.received.append(Received(self.path, headers, body))
+            receiver.may_answer.wait(30)
             self.send_response(receiver.statuses.pop(0) if receiver.statuses else 200)
             if receiver.location:
                 self.send_header("location", receiver.location)
@@ -48,6 +52,7 @@ def receiving() -> Iterator[Receiver]:
         receiver.url = f"http://127.0.0.1:{server.server_port}/hooks?x=1"
         yield receiver
     finally:
+        receiver.may_answer.set()
         server.shutdown()
         thread.join()
         server.server_close()
