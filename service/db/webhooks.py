@@ -33,9 +33,11 @@ class EndpointRepository:
         """For the sender, which serves all projects."""
         return self._session.get(WebhookEndpointRow, endpoint_id)
 
-    def list_of_project(self, project_id: ProjectId) -> list[WebhookEndpointRow]:
+    def list_kept(self, project_id: ProjectId) -> list[WebhookEndpointRow]:
+        """The project's endpoints, none of which is deleted before this writing transaction ends."""
         query = select(WebhookEndpointRow).where(WebhookEndpointRow.project_id == project_id)
-        return list(self._session.scalars(query.order_by(WebhookEndpointRow.id)))
+        keeping = query.order_by(WebhookEndpointRow.id).with_for_update(read=True, key_share=True)
+        return list(self._session.scalars(keeping))
 
     def list_after(self, project_id: ProjectId, *, after: str | None, limit: int) -> list[WebhookEndpointRow]:
         """Newest first."""

@@ -28,7 +28,7 @@ def tell_endpoints(session: Session, project_id: ProjectId, job_id: str, *, stat
     if event_type is None:
         return
     event = new_event(event_type, job_id, now=now)
-    for endpoint in EndpointRepository(session).list_of_project(project_id):
+    for endpoint in EndpointRepository(session).list_kept(project_id):
         if event_type in endpoint.event_types:
             DeliveryRepository(session).add(
                 WebhookDeliveryRow(

@@ -18,6 +18,7 @@ from tests.contract.server import MAX_FILE_BYTES, ProjectAccess, Server
 
 MEGABYTE = 1024 * 1024
 HEAD = b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n--b\r\n'
+PART_HEAD = b'--b\r\ncontent-disposition: form-data; name="data"; filename="a"\r\n\r\n'
 FILE_HEAD = b'content-disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
 
 
@@ -111,6 +112,16 @@ def test_an_upload_that_breaks_off_leaves_nothing(
     _assert_nothing_left(http, server, keys_before)
 
 
+def test_a_part_that_breaks_off_leaves_nothing(client: OpenAI, server: Server, project: ProjectAccess) -> None:
+    upload_id = client.uploads.create(bytes=1, filename="a", mime_type="text/jsonl", purpose="fine-tune").id
+    path = f"/v1/uploads/{upload_id}/parts"
+    with _begin_upload(server, project, path=path, length=1_000_000) as connection:
+        connection.sendall(PART_HEAD + b"x" * 500_000)
+        _wait_until(lambda: bool(_half_written(server)))
+    _wait_until(lambda: not _half_written(server))
+    assert server.store.list_keys(f"uploads/{upload_id}/") == []
+
+
 def test_an_upload_in_single_bytes_is_whole(client: OpenAI, server: Server, project: ProjectAccess) -> None:
     body = HEAD + FILE_HEAD + PAIR + b"\r\n--b--\r\n"
     with _begin_upload(server, project, length=len(body)) as connection:
@@ -143,10 +154,10 @@ def test_memory_stays_flat_in_an_uploads_size(standalone: Standalone, tmp_path: 
     assert standalone.grown_bytes() < 40 * MEGABYTE
 
 
-def _begin_upload(server: Server, project: ProjectAccess, *, length: int) -> socket.socket:
+def _begin_upload(server: Server, project: ProjectAccess, *, length: int, path: str = "/v1/files") -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=5)
     connection.sendall(
-        f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {project.key}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {project.key}\r\n"
         f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {length}\r\n\r\n".encode()
     )
     return connection

@@ -1,16 +1,19 @@
 """The outbox under several senders at once."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 
 import pytest
 
-from schemas.ids import DeliveryId, ProjectId
+from schemas.ids import DeliveryId, EndpointId, ProjectId
 from service.db.engine import Database
 from service.db.tables import WebhookEndpointRow
 from service.db.webhooks import DeliveryRepository, EndpointRepository
 from service.identifiers import new_endpoint_id
+from service.webhooks.endpoints import Webhooks, delete_endpoint
 from service.webhooks.outbox import tell_endpoints
+from service.webhooks.post import WebhookPoster
+from service.webhooks.signing import WebhookSigner
 from tests.unit.service.db.rows import NOW
 
 JOBS = 25
@@ -96,3 +99,18 @@ def test_only_what_has_ended_long_ago_is_removed(database: Database, endpoint: W
         assert deliveries.delete_ended(before=NOW, limit=10) == 0
         assert deliveries.delete_ended(before=NOW + timedelta(seconds=1), limit=10) == 1
         assert len(deliveries.list_after(endpoint.id, after=None, limit=100)) == JOBS - 1
+
+
+def test_an_endpoint_deleted_while_a_job_ends_takes_the_delivery_with_it(
+    database: Database, project_id: ProjectId, endpoint: WebhookEndpointRow
+) -> None:
+    webhooks = Webhooks(database, WebhookSigner(b"key"), WebhookPoster(), lambda: NOW)
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as session:
+            tell_endpoints(session, project_id, "ftjob-last", status="failed", now=NOW)
+            deletion = pool.submit(delete_endpoint, webhooks, project_id, endpoint.id)
+            wait([deletion], timeout=0.3)
+            assert not deletion.done(), "it waits for the end of the job"
+        assert deletion.result(10).deleted
+    with database.read() as session:
+        assert DeliveryRepository(session).list_after(EndpointId(endpoint.id), after=None, limit=100) == []
