@@ -22,9 +22,10 @@ from trainers.dpo.prepare import prepare
 from trainers.dpo.train import TrainingLoop
 from trainers.errors import TrainerError
 from trainers.events import EventLog, message
+from trainers.model_copy import local_copy
 from trainers.models.weight_hashes import hashing_weights
 from trainers.results import Results
-from trainers.run_folder import RunFolder, local_copy
+from trainers.run_folder import RunFolder
 from trainers.sft.phase import SftPhase
 from trainers.stop_signal import StopSignal, listening_for_stop
 

@@ -6,9 +6,7 @@ it is complete.
 
 import os
 import secrets
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,19 +65,6 @@ def read_bytes(uri: str) -> bytes:
     """Raises: FileNotFoundError, OSError."""
     files, path = locate(uri)
     return outlast(lambda: _get(files, path))
-
-
-@contextmanager
-def local_copy(uri: str) -> Iterator[Path]:
-    """Yield a local folder with what lies under `uri`: itself, or a download that is removed again."""
-    files, path = locate(uri)
-    if isinstance(files, fs.LocalFileSystem):
-        yield Path(path)
-        return
-    with tempfile.TemporaryDirectory(prefix="dpo-model-") as folder:
-        here = fs.LocalFileSystem()
-        outlast(lambda: fs.copy_files(path, folder, source_filesystem=files, destination_filesystem=here))
-        yield Path(folder)
 
 
 def _get(files: fs.FileSystem, path: str) -> bytes:

@@ -102,7 +102,7 @@ def load_adapter(archive: bytes, folder: Path, *, base: Bucket) -> set[str]:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from trainers.run_folder import local_copy
+    from trainers.model_copy import local_copy
 
     with tarfile.open(fileobj=BytesIO(archive)) as packed:
         packed.extractall(folder, filter="data")
@@ -173,6 +173,19 @@ def test_a_store_that_goes_away_in_the_middle_holds_jobs_up_and_fails_none(
             ended = wait_for_end(client, job)
             assert ended.status == "succeeded", ended.error
         assert steps_of(client, running) == list(range(1, 4 * EPOCHS + 1))
+
+
+@pytest.mark.usefixtures("storage_url")
+def test_workers_of_a_ray_cluster_share_the_bucket_and_ray_is_told_no_secret(
+    tmp_path: Path, bucket: Bucket, models_in_the_bucket: Path
+) -> None:
+    with serving(tmp_path / "data", models_in_the_bucket) as serve:
+        client = serve.client()
+        job = wait_for_end(client, create_job(client, workers=2))
+        assert job.status == "succeeded", job.error
+        assert steps_of(client, job) == [1, 2, 3, 4]
+        assert not any("/ray_train/" in key for key in bucket.object_keys())
+        assert bucket.server.secret_key not in left_by(serve, bucket)
 
 
 def test_a_missing_bucket_is_told_at_the_start(

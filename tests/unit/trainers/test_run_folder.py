@@ -9,7 +9,7 @@ import pytest
 from tests.buckets import NAME, Bucket
 from tests.faulty_network import Relay, relayed
 from trainers import file_systems
-from trainers.run_folder import RunFolder, local_copy
+from trainers.run_folder import RunFolder
 
 IN_A_FOLDER, IN_A_BUCKET = "folder", "s3"
 
@@ -109,21 +109,6 @@ def test_what_a_kill_left_half_written_is_in_no_listing(folder: RunFolder, tmp_p
 )
 def test_uris_are_absolute_or_relative_to_the_folder(uri: str, resolved: str) -> None:
     assert RunFolder("/runs/1/").resolve(uri) == resolved
-
-
-def test_a_local_folder_is_its_own_copy(tmp_path: Path) -> None:
-    with local_copy(str(tmp_path)) as copy:
-        assert copy == tmp_path
-
-
-def test_a_folder_in_a_bucket_is_copied_for_as_long_as_it_is_needed(bucket: Bucket) -> None:
-    model = RunFolder(f"{bucket.url}/models/tiny")
-    model.write("config.json", b"{}")
-    model.write("original/params.json", b"[]")
-    with local_copy(model.uri) as copy:
-        assert (copy / "config.json").read_bytes() == b"{}"
-        assert (copy / "original" / "params.json").read_bytes() == b"[]"
-    assert not copy.exists()
 
 
 @pytest.fixture

@@ -143,3 +143,17 @@ def test_the_capacity_counts_living_nodes(head: Head, backend: RayJobsBackend) -
     head.answer = (200, json.dumps({"data": {"result": {"result": []}}}))
     with pytest.raises(BackendUnavailable, match="no node"):
         backend.capacity()
+
+
+def test_ray_is_told_where_a_bucket_lies_and_no_key_to_it(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DPO_S3_ENDPOINT_URL", "https://minio.internal:9000")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "a-secret-of-ours")
+
+    RayJobsBackend(RayHttp(head.url, token="t")).submit(RunRequest(RUN, "s3://bucket/runs/1", 1, 0))
+
+    told = json.loads(head.bodies[0])["runtime_env"]["env_vars"]
+    assert told["DPO_S3_ENDPOINT_URL"] == "https://minio.internal:9000"
+    assert told["AWS_REGION"] == "eu-central-1"
+    assert b"a-secret-of-ours" not in head.bodies[0]

@@ -1,0 +1,73 @@
+"""A model of the registry as a local folder: its own, or the machine's one copy from the bucket, shared by its workers.
+
+Each user holds the copy's lock (flock) shared, the one that downloads holds it alone, and the last one to leave removes
+the copy. The kernel drops the lock of a killed worker; what it leaves is used, and then removed, by the next.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from pyarrow import fs
+
+from trainers.file_systems import locate, outlast
+
+
+@contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """Yield a local folder with what lies under `uri`, for as long as the block runs. Raises: OSError."""
+    files, path = locate(uri)
+    if isinstance(files, fs.LocalFileSystem):
+        yield Path(path)
+        return
+    copy = _own_folder() / hashlib.sha256(f"{os.environ.get('DPO_S3_ENDPOINT_URL')} {uri}".encode()).hexdigest()
+    with copy.with_suffix(".lock").open("a") as lock:
+        _take(lock, copy, files, path)
+        try:
+            yield copy
+        finally:
+            _remove_if_last(lock, copy)
+
+
+def _own_folder() -> Path:
+    """Return a folder that no other user of this machine can write: what lies in it is loaded."""
+    folder = Path(tempfile.gettempdir()) / f"dpo-models-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user; remove it, or set TMPDIR")
+    return folder
+
+
+def _take(lock: IO[str], copy: Path, files: fs.FileSystem, path: str) -> None:
+    """Return with the lock shared and the copy whole. Changing a lock lets others in between, hence the loop."""
+    while True:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if copy.is_dir():
+            return
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not copy.is_dir():
+            _download(files, path, copy)
+
+
+def _download(files: fs.FileSystem, path: str, copy: Path) -> None:
+    half = copy.with_suffix(".part")
+    with suppress(FileNotFoundError):
+        shutil.rmtree(half)
+    half.mkdir()
+    here = fs.LocalFileSystem()
+    outlast(lambda: fs.copy_files(path, str(half), source_filesystem=files, destination_filesystem=here))
+    half.rename(copy)
+
+
+def _remove_if_last(lock: IO[str], copy: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    shutil.rmtree(copy)
