@@ -1,6 +1,11 @@
-"""The command line: `dpo-service serve`. An option not given is taken from its `DPO_…` variable."""
+"""The command line: `serve` for all in one, `migrate`, `api` and `dispatcher` for replicas.
+
+An option not given is taken from its `DPO_…` variable. Each command imports its own world: --help and --version need
+neither the web framework nor the database.
+"""
 
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +47,8 @@ def serve(
     models_file: Annotated[Path | None, typer.Option(help="DPO_MODELS_FILE. [the default model]")] = None,
 ) -> None:
     """Run the API, the dispatcher and a local Ray until Ctrl-C."""
+    from service.serve.service_run import serve as entry
+
     given = {
         "data_dir": data_dir,
         "host": host,
@@ -50,14 +57,46 @@ def serve(
         "ray_address": ray_address,
         "models_file": models_file,
     }
-    # Imported here: --help and --version need neither the web framework nor the database.
-    from service.serve.service_run import serve as serve_until_stopped
+    _run(entry, given)
+
+
+@app.command()
+def api(
+    host: Annotated[str | None, typer.Option(help="DPO_HOST. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="DPO_PORT; 0 takes any free one. [8000]")] = None,
+) -> None:
+    """Run the API alone, one of any number, until Ctrl-C."""
+    from service.serve.api_run import run_api
+
+    _run(run_api, {"host": host, "port": port})
+
+
+@app.command()
+def dispatcher(
+    backend: Annotated[str | None, typer.Option(help="DPO_BACKEND: ray or process. [ray]")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="DPO_RAY_ADDRESS: the cluster that all share.")] = None,
+) -> None:
+    """Run a dispatcher alone, one of any number, until Ctrl-C; its runs go on without it."""
+    from service.serve.dispatcher_run import run_dispatcher
+
+    _run(run_dispatcher, {"backend": backend, "ray_address": ray_address})
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this version's schema and make the first key, before any api or dispatcher."""
+    from service.serve.migrate_run import migrate as entry
+
+    _run(entry, {})
+
+
+def _run(entry: Callable[[Settings], None], given: dict[str, Path | str | int | None]) -> None:
     from service.serve.start_errors import StartError
     from service.telemetry import configure_logging
 
     configure_logging()
     try:
-        serve_until_stopped(_load_settings({name: value for name, value in given.items() if value is not None}))
+        entry(_load_settings({name: value for name, value in given.items() if value is not None}))
     except StartError as error:
         typer.echo(f"dpo-service: {error}", err=True)
         sys.exit(1)

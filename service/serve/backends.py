@@ -38,6 +38,19 @@ def open_backend(
         opened.close()
 
 
+def open_shared_backend(settings: Settings) -> OpenBackend:
+    """One that other dispatchers use, too: its runs outlive each of them. Raises: StartError."""
+    if settings.backend == "process":
+        processes = ProcessBackend(settings.resolved_data_dir / "processes")
+        return OpenBackend(processes, "processes on this machine", lambda: None, ends_runs=False)
+    if settings.ray_address is None:
+        raise StartError(
+            "DPO_RAY_ADDRESS is not set: dispatchers share one Ray cluster. Give its dashboard, such as "
+            "http://head:8265; `dpo-service serve` alone starts a Ray of its own."
+        )
+    return _open_cluster(settings.ray_address, settings)
+
+
 def check_backend(backend: Backend) -> str | None:
     """For `/readyz`: None, or what is wrong."""
     try:
@@ -52,13 +65,17 @@ def _open(settings: Settings, data_dir: Path, *, on_failure: Callable[[LocalRayF
         processes = ProcessBackend(data_dir / "processes")
         return OpenBackend(processes, "processes on this machine", processes.close, ends_runs=True)
     if settings.ray_address is not None:
-        token = settings.ray_token.get_secret_value() if settings.ray_token else None
-        _refuse_open_cluster(settings.ray_address, token)
-        cluster = RayJobsBackend(RayHttp(settings.ray_address, token=token))
-        return OpenBackend(cluster, f"the Ray cluster at {settings.ray_address}", lambda: None, ends_runs=False)
+        return _open_cluster(settings.ray_address, settings)
     local = LocalRayBackend(LocalRay(data_dir / "ray"), on_failure=on_failure)
     local.start()
     return OpenBackend(local, "a local Ray of its own", local.close, ends_runs=True)
+
+
+def _open_cluster(address: str, settings: Settings) -> OpenBackend:
+    token = settings.ray_token.get_secret_value() if settings.ray_token else None
+    _refuse_open_cluster(address, token)
+    cluster = RayJobsBackend(RayHttp(address, token=token))
+    return OpenBackend(cluster, f"the Ray cluster at {address}", lambda: None, ends_runs=False)
 
 
 def _refuse_open_cluster(address: str, token: str | None) -> None:

@@ -9,8 +9,23 @@ from service.db.projects import ProjectRepository
 from service.db.tables import ApiKeyRow, ProjectRow
 from service.identifiers import new_key_id, new_project_id
 from service.organization.admin_keys import admin_key_row
+from service.settings import Settings
 
 DEFAULT_PROJECT = "default"
+
+
+def ensure_first_keys(database: Database, settings: Settings, *, clock: Clock) -> str | None:
+    """Those that the settings give, or else a first one; returns a key made just now."""
+    ensure_given_keys(database, settings, clock=clock)
+    return None if settings.bootstrap_key else ensure_first_key(database, given=None, clock=clock)
+
+
+def ensure_given_keys(database: Database, settings: Settings, *, clock: Clock) -> None:
+    """Those that the settings give, and no others: of many replicas each may do it."""
+    if settings.bootstrap_admin_key is not None:
+        ensure_first_admin_key(database, settings.bootstrap_admin_key.get_secret_value(), clock=clock)
+    if settings.bootstrap_key is not None:
+        ensure_first_key(database, given=settings.bootstrap_key.get_secret_value(), clock=clock)
 
 
 def ensure_first_key(database: Database, *, given: str | None, clock: Clock) -> str | None:

@@ -1,55 +1,43 @@
-"""The whole service in one process: everything is opened in order, and closed in the reverse of it.
+"""The whole service in one process: everything is opened in order, and closed in the reverse of it."""
 
-Ctrl-C and SIGTERM both arrive as KeyboardInterrupt; the second one while closing changes nothing.
-"""
-
-import signal
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import uvicorn
-from fastapi import FastAPI
 
 from schemas.ids import DispatcherId
 from service.api.app import create_app
 from service.backends.local_ray import LocalRayFailed
 from service.clock import utc_now
-from service.dispatcher.context import DispatchContext
 from service.dispatcher.loop import Dispatcher
-from service.dispatcher.validations import Validations
-from service.files.validation_process import validate_in_process
 from service.identifiers import new_dispatcher_id
-from service.retention.sweeper import Sweeper
 from service.serve.backends import OpenBackend, check_backend, open_backend
-from service.serve.background import in_background
 from service.serve.banner import render_banner
 from service.serve.base_models import is_default_model_ready, load_registry, prepare_default_model
-from service.serve.bootstrap import ensure_first_admin_key, ensure_first_key
+from service.serve.bootstrap import ensure_first_keys
 from service.serve.data_folder import hold_data_folder
+from service.serve.dispatching import build_dispatcher, chores, running
+from service.serve.http_server import http_server
 from service.serve.listening import listen, url_of
 from service.serve.start_errors import StartError
 from service.serve.stores import open_database, open_service_store
+from service.serve.terminal import ignore_signals, interrupt_on_sigterm, tell
 from service.serve.webhook_key import resolve_webhook_key
 from service.settings import Settings
 from service.webhooks.post import WebhookPoster
-from service.webhooks.sender import WebhookSender
 from service.webhooks.signing import WebhookSigner
 
 EMBEDDED_DISPATCHER = DispatcherId("embedded")
-OPEN_REQUESTS_GRACE_S = 3
-"""How long a download may hold up the end."""
 
 
 def serve(settings: Settings) -> None:
     """Serve until told to stop. Raises: StartError."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_sigterm()
     try:
         _serve(settings)
     except KeyboardInterrupt:
-        _tell("dpo-service has stopped; nothing is left running.")
+        tell("dpo-service has stopped; nothing is left running.")
 
 
 def _serve(settings: Settings) -> None:
@@ -61,42 +49,34 @@ def _serve(settings: Settings) -> None:
         registry = load_registry(data_dir, settings.models_file)
         database = stack.enter_context(open_database(settings.resolved_database_url))
         store = open_service_store(settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url)
-        stack.callback(_ignore_signals)  # what follows is closed first, and undisturbed
+        stack.callback(ignore_signals)  # what follows is closed first, and undisturbed
         backend = stack.enter_context(open_backend(settings, data_dir, on_failure=failure.note))
-        stack.callback(_ignore_signals)
+        stack.callback(ignore_signals)
         if settings.models_file is None and not is_default_model_ready(data_dir):
-            _tell("Preparing the default model, once …")
+            tell("Preparing the default model, once …")
             prepare_default_model(data_dir)
-        context = DispatchContext(
+        dispatcher = build_dispatcher(
+            settings,
             database=database,
             store=store,
-            validate_file=partial(
-                validate_in_process, settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url
-            ),
-            backend=backend.backend,
             registry=registry,
-            clock=utc_now,
-            max_attempts=settings.max_attempts,
+            backend=backend.backend,
             dispatcher_id=_dispatcher_id(settings),
         )
         signer = WebhookSigner(resolve_webhook_key(settings))
         poster = WebhookPoster(allows_loopback=settings.webhook_allow_loopback)
-        stack.enter_context(in_background("webhooks", WebhookSender(database, signer, poster, utc_now).run))
-        stack.enter_context(in_background("retention", Sweeper(database, store, utc_now).run))
-        stack.enter_context(_dispatching(context, backend))
-        stack.callback(_ignore_signals)
+        stack.enter_context(chores(database, store, signer, poster))
+        stack.enter_context(_dispatching(dispatcher, backend))
+        stack.callback(ignore_signals)
         readiness = {"cluster": partial(check_backend, backend.backend)}
         app = create_app(
             database=database, store=store, registry=registry, signer=signer, poster=poster, readiness=readiness
         )
-        server = _server(app)
+        server = http_server(app)
         failure.stop_on(server)
-        given = settings.bootstrap_key.get_secret_value() if settings.bootstrap_key else None
-        if settings.bootstrap_admin_key is not None:
-            ensure_first_admin_key(database, settings.bootstrap_admin_key.get_secret_value(), clock=utc_now)
-        key = ensure_first_key(database, given=given, clock=utc_now)
+        key = ensure_first_keys(database, settings, clock=utc_now)
         url = url_of(listener)
-        _tell(render_banner(url=url, api_key=key, data_dir=data_dir, backend=backend.description, registry=registry))
+        tell(render_banner(url=url, api_key=key, data_dir=data_dir, backend=backend.description, registry=registry))
         server.run(sockets=[listener])
     failure.raise_if_noted()
 
@@ -123,16 +103,12 @@ class _Failure:
 
 
 @contextmanager
-def _dispatching(context: DispatchContext, backend: OpenBackend) -> Iterator[None]:
-    """Run the dispatcher on a thread of its own; at the end, also end the runs that end with the service."""
-    dispatcher = Dispatcher(context, Validations(context))
-    thread = threading.Thread(target=dispatcher.run, name="dispatcher", daemon=True)
-    thread.start()
+def _dispatching(dispatcher: Dispatcher, backend: OpenBackend) -> Iterator[None]:
+    """Run the dispatcher; at the end, also end the runs that end with the service."""
     try:
-        yield
+        with running(dispatcher):
+            yield
     finally:
-        dispatcher.stop()
-        thread.join()
         backend.close()
         if backend.ends_runs:
             dispatcher.interrupt_runs()
@@ -142,25 +118,3 @@ def _dispatching(context: DispatchContext, backend: OpenBackend) -> Iterator[Non
 def _dispatcher_id(settings: Settings) -> DispatcherId:
     """The one dispatcher of an embedded database keeps its id, and with it the leases from before a `kill -9`."""
     return EMBEDDED_DISPATCHER if settings.database_url is None else new_dispatcher_id()
-
-
-def _server(app: FastAPI) -> uvicorn.Server:
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=OPEN_REQUESTS_GRACE_S,
-        )
-    )
-
-
-def _ignore_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _tell(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()

@@ -1,13 +1,13 @@
 """Database and object store, opened and tried: what cannot be used is told before anything runs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from alembic.util import CommandError
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from service.db.engine import Database
-from service.db.migrate import upgrade
+from service.db.migrate import SchemaNotCurrent, check_current, upgrade
 from service.serve.start_errors import StartError
 from service.storage.object_store import ObjectStore, StoreError, UnknownStorageUrl
 from service.storage.open_store import open_store
@@ -15,13 +15,31 @@ from service.storage.open_store import open_store
 
 @contextmanager
 def open_database(url: str) -> Iterator[Database]:
-    """Raises: StartError."""
+    """The database, brought to this version's schema. Raises: StartError."""
+    with _open_database(url, _upgrade) as database:
+        yield database
+
+
+@contextmanager
+def open_current_database(url: str) -> Iterator[Database]:
+    """The database, of this version's schema already: replicas do not migrate behind each other's back.
+
+    Raises: StartError.
+    """
+    with _open_database(url, _check_current) as database:
+        yield database
+
+
+@contextmanager
+def _open_database(url: str, prepare: Callable[[Database], None]) -> Iterator[Database]:
     try:
         database = Database(url)
     except (ArgumentError, NoSuchModuleError) as error:
-        raise StartError(f"DPO_DATABASE_URL cannot be used ({error}); give an SQLAlchemy URL.") from error
+        raise StartError(
+            f"DPO_DATABASE_URL cannot be used ({error}); give postgresql+psycopg://USER:PASSWORD@HOST/NAME."
+        ) from error
     try:
-        _upgrade(database)
+        prepare(database)
         yield database
     finally:
         database.close()
@@ -31,12 +49,34 @@ def _upgrade(database: Database) -> None:
     try:
         upgrade(database.engine)
     except (DBAPIError, CommandError) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        where = database.engine.url.render_as_string(hide_password=True)
         raise StartError(
-            f"The database {where} cannot be brought to this version's schema ({cause}); check that it is reachable, "
-            "has room, and is not of a newer dpo-service."
+            f"The database {_where(database)} cannot be brought to this version's schema ({_cause(error)}); check that "
+            "it is reachable, has room, and is not of a newer dpo-service."
         ) from error
+
+
+def _check_current(database: Database) -> None:
+    try:
+        check_current(database.engine)
+    except DBAPIError as error:
+        raise StartError(
+            f"The database {_where(database)} cannot be used ({_cause(error)}); check DPO_DATABASE_URL."
+        ) from error
+    except SchemaNotCurrent as error:
+        raise StartError(
+            f"The database {_where(database)} cannot be used: {error}. Run `dpo-service migrate` of this version "
+            "once, before any `api` or `dispatcher`; a database of a newer version needs the newer dpo-service."
+        ) from error
+
+
+def _where(database: Database) -> str:
+    return database.engine.url.render_as_string(hide_password=True)
+
+
+def _cause(error: Exception) -> str:
+    """In one line: libpq tells each address that it tried in one of its own."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return " ".join(str(cause).split())
 
 
 def open_service_store(url: str, *, s3_endpoint_url: str | None) -> ObjectStore:

@@ -1,4 +1,4 @@
-"""One server a session of tests; one project a test."""
+"""One server a session of tests and kind of database; one project a test."""
 
 from collections.abc import Iterator
 
@@ -7,11 +7,16 @@ import pytest
 from openai import OpenAI
 
 from tests.contract.server import ProjectAccess, Server, new_project, openai_client, running_server
+from tests.postgres import PostgresDatabases
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    database_url = None
+    if request.param == "postgresql":
+        postgres: PostgresDatabases = request.getfixturevalue("postgres")
+        database_url = postgres.new_url()
+    with running_server(tmp_path_factory.mktemp("server"), database_url=database_url) as running:
         yield running
 
 

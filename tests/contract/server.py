@@ -56,8 +56,10 @@ class ProjectAccess:
 
 
 @contextmanager
-def running_server(folder: Path, *, readiness: Mapping[str, ReadinessCheck] | None = None) -> Iterator[Server]:
-    database = Database(f"sqlite:///{folder / 'dpo.sqlite3'}")
+def running_server(
+    folder: Path, *, readiness: Mapping[str, ReadinessCheck] | None = None, database_url: str | None = None
+) -> Iterator[Server]:
+    database = Database(database_url or f"sqlite:///{folder / 'dpo.sqlite3'}")
     upgrade(database.engine)
     store = FolderStore(folder / "objects")
     app = create_app(

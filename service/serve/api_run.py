@@ -1,0 +1,36 @@
+"""The API alone: one of any number of replicas, stateless between requests."""
+
+from contextlib import ExitStack
+
+from service.api.app import create_app
+from service.clock import utc_now
+from service.serve.bootstrap import ensure_given_keys
+from service.serve.http_server import http_server
+from service.serve.listening import listen, url_of
+from service.serve.shared_settings import load_shared_registry, shared_signer
+from service.serve.stores import open_current_database, open_service_store
+from service.serve.terminal import interrupt_on_sigterm, tell
+from service.settings import Settings
+from service.webhooks.post import WebhookPoster
+
+
+def run_api(settings: Settings) -> None:
+    """Answer until told to stop. Raises: StartError."""
+    interrupt_on_sigterm()
+    try:
+        _run(settings)
+    except KeyboardInterrupt:
+        tell("dpo-service api has stopped.")
+
+
+def _run(settings: Settings) -> None:
+    registry, signer = load_shared_registry(settings), shared_signer(settings)
+    with ExitStack() as stack:
+        listener = stack.enter_context(listen(settings.host, settings.port))
+        database = stack.enter_context(open_current_database(settings.resolved_database_url))
+        store = open_service_store(settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url)
+        ensure_given_keys(database, settings, clock=utc_now)
+        poster = WebhookPoster(allows_loopback=settings.webhook_allow_loopback)
+        app = create_app(database=database, store=store, registry=registry, signer=signer, poster=poster)
+        tell(f"dpo-service api is listening on {url_of(listener)}")
+        http_server(app).run(sockets=[listener])

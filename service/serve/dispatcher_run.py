@@ -1,0 +1,46 @@
+"""A dispatcher alone: one of any number. Its runs outlive it, and another dispatcher goes on with them."""
+
+import threading
+from contextlib import ExitStack
+
+from service.identifiers import new_dispatcher_id
+from service.serve.backends import open_shared_backend
+from service.serve.dispatching import build_dispatcher, chores, running
+from service.serve.shared_settings import load_shared_registry, shared_signer
+from service.serve.stores import open_current_database, open_service_store
+from service.serve.terminal import ignore_signals, interrupt_on_sigterm, tell
+from service.settings import Settings
+from service.webhooks.post import WebhookPoster
+
+
+def run_dispatcher(settings: Settings) -> None:
+    """Dispatch until told to stop; then finish the step at hand and give the leases back. Raises: StartError."""
+    interrupt_on_sigterm()
+    try:
+        _run(settings)
+    except KeyboardInterrupt:
+        tell("dpo-service dispatcher has stopped; its runs go on, and other dispatchers with them.")
+
+
+def _run(settings: Settings) -> None:
+    registry, signer = load_shared_registry(settings), shared_signer(settings)
+    backend = open_shared_backend(settings)
+    with ExitStack() as stack:
+        database = stack.enter_context(open_current_database(settings.resolved_database_url))
+        store = open_service_store(settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url)
+        dispatcher_id = new_dispatcher_id()
+        dispatcher = build_dispatcher(
+            settings,
+            database=database,
+            store=store,
+            registry=registry,
+            backend=backend.backend,
+            dispatcher_id=dispatcher_id,
+        )
+        poster = WebhookPoster(allows_loopback=settings.webhook_allow_loopback)
+        stack.enter_context(chores(database, store, signer, poster))
+        stack.callback(dispatcher.give_back)
+        stack.enter_context(running(dispatcher))
+        stack.callback(ignore_signals)
+        tell(f"dpo-service dispatcher {dispatcher_id} runs jobs on {backend.description}")
+        threading.Event().wait()

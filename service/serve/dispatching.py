@@ -1,0 +1,69 @@
+"""A dispatcher as the settings ask for it, and what runs beside it: webhooks are sent, what has expired is swept."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from schemas.ids import DispatcherId
+from service.backends.backend import Backend
+from service.clock import utc_now
+from service.db.engine import Database
+from service.dispatcher.context import DispatchContext
+from service.dispatcher.loop import Dispatcher
+from service.dispatcher.validations import Validations
+from service.files.validation_process import validate_in_process
+from service.registry import Registry
+from service.retention.sweeper import Sweeper
+from service.serve.background import in_background
+from service.settings import Settings
+from service.storage.object_store import ObjectStore
+from service.webhooks.post import WebhookPoster
+from service.webhooks.sender import WebhookSender
+from service.webhooks.signing import WebhookSigner
+
+
+def build_dispatcher(
+    settings: Settings,
+    *,
+    database: Database,
+    store: ObjectStore,
+    registry: Registry,
+    backend: Backend,
+    dispatcher_id: DispatcherId,
+) -> Dispatcher:
+    context = DispatchContext(
+        database=database,
+        store=store,
+        validate_file=partial(
+            validate_in_process, settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url
+        ),
+        backend=backend,
+        registry=registry,
+        clock=utc_now,
+        max_attempts=settings.max_attempts,
+        dispatcher_id=dispatcher_id,
+    )
+    return Dispatcher(context, Validations(context))
+
+
+@contextmanager
+def running(dispatcher: Dispatcher) -> Iterator[None]:
+    """Run it on a thread of its own; at the end of the block it finishes the step at hand."""
+    thread = threading.Thread(target=dispatcher.run, name="dispatcher", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        dispatcher.stop()
+        thread.join()
+
+
+@contextmanager
+def chores(database: Database, store: ObjectStore, signer: WebhookSigner, poster: WebhookPoster) -> Iterator[None]:
+    """Any number of processes may do them beside each other."""
+    with (
+        in_background("webhooks", WebhookSender(database, signer, poster, utc_now).run),
+        in_background("retention", Sweeper(database, store, utc_now).run),
+    ):
+        yield
