@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """TOML registry of base models. Absent: the default model, made on the first start."""
     max_attempts: int = Field(default=3, ge=1, le=20)
     """Runs of one job before it fails with the cause of the last one."""
+    lease_s: float = Field(default=30, ge=1)
+    """How long a dispatcher that gives no sign keeps its jobs; a living one renews three times as often."""
 
     webhook_key: SecretStr | None = Field(default=None, min_length=32)
     """What the secrets of webhooks are derived from, 32 characters or more; the same for every replica. Absent: made

@@ -24,6 +24,8 @@ class DispatchContext:
     max_attempts: int
     dispatcher_id: DispatcherId
     """Owner of this dispatcher's leases; no other living dispatcher has it."""
+    lease_s: float
+    """How long a dispatcher that gives no sign keeps its jobs."""
 
 
 @dataclass(frozen=True, slots=True)

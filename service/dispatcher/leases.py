@@ -1,7 +1,7 @@
 """This dispatcher's leases: taken, renewed, given back, and asked for before each write.
 
-A dispatcher that was stopped, cut off or is slow loses its jobs to others after `LEASE_S`. It may not know: so each of
-its transactions begins with `fenced_write`, which finds out and then writes nothing.
+A dispatcher that was stopped, cut off or is slow loses its jobs to others once its lease has run out. It may not know:
+so each of its transactions begins with `fenced_write`, which finds out and then writes nothing.
 """
 
 import threading
@@ -19,8 +19,7 @@ from service.dispatcher.context import DispatchContext
 
 log = structlog.get_logger()
 
-LEASE_S = 30.0
-RENEW_EVERY_S = 10.0
+RENEWALS_A_LEASE = 3
 TAKE_OVER_AT_ONCE = 50
 """Of a dead dispatcher's jobs; the others that look take the rest."""
 
@@ -50,7 +49,7 @@ def leases_of(session: Session, context: DispatchContext) -> LeaseRepository:
 
 
 def new_lease(context: DispatchContext, now: datetime) -> Lease:
-    return Lease(context.dispatcher_id, now + timedelta(seconds=LEASE_S))
+    return Lease(context.dispatcher_id, now + timedelta(seconds=context.lease_s))
 
 
 def take_over_orphans(context: DispatchContext) -> None:
@@ -91,7 +90,7 @@ def renewing_leases(context: DispatchContext) -> Iterator[None]:
 
 
 def _renew_until(context: DispatchContext, stop: threading.Event) -> None:
-    while not stop.wait(RENEW_EVERY_S):
+    while not stop.wait(context.lease_s / RENEWALS_A_LEASE):
         try:
             renew_leases(context)
         except Exception as error:  # the top of its thread; others take over what it cannot renew

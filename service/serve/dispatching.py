@@ -43,6 +43,7 @@ def build_dispatcher(
         clock=utc_now,
         max_attempts=settings.max_attempts,
         dispatcher_id=dispatcher_id,
+        lease_s=settings.lease_s,
     )
     return Dispatcher(context, Validations(context))
 

@@ -96,15 +96,20 @@ def run_with_crash(world: World, job_id: JobId, fuse: Fuse, user: Callable[[Worl
 
 
 @pytest.mark.parametrize(
-    ("script", "attempts"), [(whole_run, 1), (lost_at_first, 2)], ids=["a smooth run", "a run lost once"]
+    ("script", "attempts", "kind"),
+    [(whole_run, 1, "sqlite"), (lost_at_first, 2, "sqlite"), (lost_at_first, 2, "postgresql")],
+    ids=["a smooth run", "a run lost once", "a run lost once, on PostgreSQL"],
 )
-def test_a_crash_at_any_point_changes_nothing_that_is_seen(tmp_path: Path, script: object, attempts: int) -> None:
+def test_a_crash_at_any_point_changes_nothing_that_is_seen(
+    tmp_path: Path, script: object, attempts: int, kind: str, request: pytest.FixtureRequest
+) -> None:
     blows_at, crashed = 0, True
     while crashed:
         blows_at += 1
         folder = tmp_path / str(blows_at)
         folder.mkdir()
-        with open_world(folder, ScriptedBackend(script)) as world:  # type: ignore[arg-type]
+        url = request.getfixturevalue("postgres").new_url() if kind == "postgresql" else None
+        with open_world(folder, ScriptedBackend(script), database_url=url) as world:  # type: ignore[arg-type]
             job_id = world.submit()
             crashed = run_with_crash(world, job_id, Fuse(blows_at))
             assert world.tick_until_ended(job_id).status == "succeeded"

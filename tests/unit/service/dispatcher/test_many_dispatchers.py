@@ -12,14 +12,13 @@ from service.backends.backend import RunRequest
 from service.db.engine import Database
 from service.db.jobs import JobRepository
 from service.db.tables import ProjectRow
-from service.dispatcher.leases import LEASE_S
 from service.dispatcher.loop import Dispatcher
 from service.dispatcher.settle import attempt_delay_s
 from service.dispatcher.validations import Validations
 from service.jobs.job_errors import QuotaExceeded
 from tests.unit.service.dispatcher.scripted_backend import Action, ScriptedBackend
 from tests.unit.service.dispatcher.scripted_trainer import die, step_event, whole_run, write_chunk
-from tests.unit.service.dispatcher.world import PROJECT, World, open_world, with_parts
+from tests.unit.service.dispatcher.world import LEASE_S, PROJECT, World, open_world, with_parts
 
 
 def second_dispatcher(world: World) -> Dispatcher:

@@ -35,6 +35,7 @@ from tests.unit.service.dispatcher.scripted_backend import ScriptedBackend
 
 PROJECT = ProjectId("proj_1")
 DISPATCHER = DispatcherId("dispatcher-1")
+LEASE_S = 30.0
 MODEL = "tiny"
 ENTRY = BaseModelEntry(uri="/models/tiny", max_length=512, base_learning_rate=1e-3, precision="fp32", gpus=0)
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -168,10 +169,12 @@ class World:
 
 
 @contextmanager
-def open_world(folder: Path, backend: ScriptedBackend, *, max_attempts: int = 3) -> Iterator[World]:
+def open_world(
+    folder: Path, backend: ScriptedBackend, *, max_attempts: int = 3, database_url: str | None = None
+) -> Iterator[World]:
     clock = MovableClock()
     store = FolderStore(folder / "objects")
-    database = Database(f"sqlite:///{folder / 'db.sqlite3'}")
+    database = Database(database_url or f"sqlite:///{folder / 'db.sqlite3'}")
     upgrade(database.engine)
     with database.write() as session:
         ProjectRepository(session).add(ProjectRow(id=PROJECT, name="default", created_at=clock()))
@@ -184,6 +187,7 @@ def open_world(folder: Path, backend: ScriptedBackend, *, max_attempts: int = 3)
         clock=clock,
         max_attempts=max_attempts,
         dispatcher_id=DISPATCHER,
+        lease_s=LEASE_S,
     )
     try:
         yield World(context, backend, clock, _dispatcher(context))
