@@ -147,6 +147,8 @@ BAD_JOBS: list[tuple[dict[str, Any], str, str]] = [
     (dpo(guards={"max_kl": "0.5"}), f"{GUARDS}.max_kl", "a valid number"),
     (dpo(guards={"maxkl": 1}), f"{GUARDS}.maxkl", 'did you mean "max_kl"?'),
     (dpo(guards={"max_kl": 1}), GUARDS, "guards watch the validation file and the job has none"),
+    ({"priority": 101}, "priority", "less than or equal to 100"),
+    ({"priority": "high"}, "priority", 'priority is "high"; it should be a valid integer'),
     ({"resources": {"gpus": -1}}, "resources.gpus", "greater than or equal to 0"),
     ({"resources": {"gpus": 1, "workers": 2}}, "resources.workers", "there is one worker a GPU"),
     ({"resources": {"workers": 2}, "model": "large-llama"}, "resources.workers", "the model trains on 2 GPU(s)"),
@@ -187,7 +189,7 @@ def test_further_faults_are_named_too(http: httpx2.Client) -> None:
     [
         {"hyperparameters": {}},
         {"integrations": []},
-        {"method": None, "resources": None},
+        {"method": None, "resources": None, "priority": None},
         {"method": {"type": "dpo", "dpo": None, "supervised": None}},
         {"suffix": None, "seed": None, "metadata": None, "validation_file": None},
     ],

@@ -1,5 +1,6 @@
 """`client.fine_tuning.jobs`: the way of a job as its user sees it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, get_args
 
 import httpx2
@@ -8,9 +9,10 @@ import pytest
 from openai import OpenAI
 
 from schemas.fine_tuning import DpoOptions, FineTuningJob, JobStatus
+from service.db.projects import ProjectRepository
 from service.jobs.hyperparameters import resolve
 from tests.contract.rows import NOW, add_checkpoint, add_step_events, finish, move, submit, upload
-from tests.contract.server import REGISTRY, Server
+from tests.contract.server import REGISTRY, ProjectAccess, Server
 
 DPO = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "batch_size": 8}}}
 
@@ -66,6 +68,43 @@ def test_lora_and_quantization_options_are_taken_and_shown(client: OpenAI) -> No
     assert method is not None
     shown: Any = method.to_dict()["dpo"]
     assert (shown["lora"]["use_dora"], shown["quantization"]) == (True, "nf4")
+
+
+def test_a_jobs_priority_is_shown(client: OpenAI) -> None:
+    file = upload(client)
+    job = client.fine_tuning.jobs.create(model="tiny-llama", training_file=file, extra_body={"priority": 7})
+    assert job.to_dict()["priority"] == 7
+    assert client.fine_tuning.jobs.retrieve(submit(client)).to_dict()["priority"] == 0
+
+
+def test_a_project_with_as_many_jobs_waiting_as_it_may_is_told_to_come_again(
+    client: OpenAI, server: Server, project: ProjectAccess
+) -> None:
+    with server.database.write() as session:
+        ProjectRepository(session).lock(project.id).max_queued_jobs = 1
+    first = submit(client)
+    with pytest.raises(openai.RateLimitError, match=r"1 job\(s\) waiting and has as many") as refused:
+        submit(client)
+    assert refused.value.code == "quota_exceeded"
+    assert refused.value.response.headers["retry-after"] == "30"
+    client.fine_tuning.jobs.cancel(first)
+    assert submit(client) != first
+
+
+def test_jobs_created_at_once_do_not_pass_the_quota(client: OpenAI, server: Server, project: ProjectAccess) -> None:
+    with server.database.write() as session:
+        ProjectRepository(session).lock(project.id).max_queued_jobs = 3
+    file = upload(client)
+
+    def is_created(_: int) -> bool:
+        try:
+            submit(client, training_file=file)
+        except openai.RateLimitError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(is_created, range(8))) == 3
 
 
 def test_every_field_is_there(client: OpenAI, http: httpx2.Client) -> None:

@@ -77,9 +77,7 @@ class CountingBackend(ScriptedBackend):
 def racing(url: str, store: FolderStore, backend: ScriptedBackend) -> Iterator[list[Dispatcher]]:
     """Each with connections of its own, as processes have."""
     databases = [Database(url) for _ in range(DISPATCHERS)]
-    dispatchers = [
-        _dispatcher(number, database, store, backend) for number, database in enumerate(databases, start=1)
-    ]
+    dispatchers = [_dispatcher(number, database, store, backend) for number, database in enumerate(databases, start=1)]
     threads = [threading.Thread(target=dispatcher.run) for dispatcher in dispatchers]
     for thread in threads:
         thread.start()
