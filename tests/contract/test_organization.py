@@ -8,11 +8,12 @@ import openai
 import pytest
 from openai import OpenAI
 from openai.resources.admin.organization import Organization
+from sqlalchemy import select
 
 from service.api_keys import new_admin_key
 from service.clock import utc_now
 from service.db.admin_keys import AdminKeyRepository
-from service.db.tables import AdminKeyRow, ApiKeyRow
+from service.db.tables import AdminKeyRow, ApiKeyRow, Table
 from service.organization.admin_keys import admin_key_row
 from tests.contract.rows import submit, upload
 from tests.contract.server import ProjectAccess, Server
@@ -194,10 +195,10 @@ def test_no_value_of_a_key_is_stored(organization: Organization, server: Server)
     key = organization.projects.service_accounts.create(project_id, name="ci").api_key
     assert key is not None
     values = [key.value, organization.admin_api_keys.create(name="a").value]
-    folder = server.store_root.parent
-    stored = b"".join(path.read_bytes() for path in folder.glob("dpo.sqlite3*"))
-    assert key.id.encode() in stored
-    assert not any(value.encode() in stored for value in values)
+    with server.database.read() as session:
+        stored = repr([session.execute(select(table)).all() for table in Table.metadata.sorted_tables])
+    assert key.id in stored
+    assert not any(value in stored for value in values)
 
 
 ADMIN_ROUTES = [
