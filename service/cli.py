@@ -1,4 +1,4 @@
-"""The command line: `serve` for all in one, `migrate`, `api` and `dispatcher` for replicas.
+"""The command line: `serve` for all in one; `migrate`, `api` and `dispatcher` for replicas; `doctor` for both.
 
 An option not given is taken from its `DPO_…` variable. Each command imports its own world: --help and --version need
 neither the web framework nor the database.
@@ -90,18 +90,6 @@ def migrate() -> None:
     _run(entry, {})
 
 
-def _run(entry: Callable[[Settings], None], given: dict[str, Path | str | int | None]) -> None:
-    from service.serve.start_errors import StartError
-    from service.telemetry import configure_logging
-
-    configure_logging()
-    try:
-        entry(_load_settings({name: value for name, value in given.items() if value is not None}))
-    except StartError as error:
-        typer.echo(f"dpo-service: {error}", err=True)
-        sys.exit(1)
-
-
 @app.command()
 def doctor() -> None:
     """Try everything that the settings name and say what to mend; the exit code is 1 when a check fails."""
@@ -113,6 +101,18 @@ def doctor() -> None:
     findings = examine(_load_settings({}))
     typer.echo(render_findings(findings))
     sys.exit(any(finding.state == "failed" for finding in findings))
+
+
+def _run(entry: Callable[[Settings], None], given: dict[str, Path | str | int | None]) -> None:
+    from service.serve.start_errors import StartError
+    from service.telemetry import configure_logging
+
+    configure_logging()
+    try:
+        entry(_load_settings({name: value for name, value in given.items() if value is not None}))
+    except StartError as error:
+        typer.echo(f"dpo-service: {error}", err=True)
+        sys.exit(1)
 
 
 def _load_settings(given: dict[str, Path | str | int]) -> Settings:
