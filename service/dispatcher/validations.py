@@ -10,8 +10,10 @@ from contextlib import suppress
 from functools import partial
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from schemas.ids import JobId
+from service.db.engine import is_outage
 from service.db.jobs import JobRepository
 from service.db.tables import JobRow
 from service.dispatcher.backoff import MAX_FAILURES, Backoff
@@ -74,7 +76,10 @@ class Validations:
         except LeaseLost:
             log.info("lease_lost", job_id=job_id)
         except Exception as error:  # noqa: BLE001  # logged with its traceback
-            self._note_failure(job, error)
+            if is_outage(error):
+                log.warning("validation_put_off", job_id=job_id, reason=type(error).__name__)
+            else:
+                self._note_failure(job, error)
         finally:
             with self._lock:
                 self._under_way.discard(job_id)
@@ -84,5 +89,5 @@ class Validations:
         log.exception("validation_failed", job_id=job.id, failures=failures)
         if failures >= MAX_FAILURES and not isinstance(error, OSError):  # a store's outage
             failure = JobFailure("internal_error", f"The files could not be validated: {type(error).__name__}: {error}")
-            with suppress(LeaseLost):
+            with suppress(LeaseLost, SQLAlchemyError):
                 refuse_files(self._context, job, failure)

@@ -19,7 +19,7 @@ def examine_database(settings: Settings) -> Iterator[Finding]:
         return
     try:
         database = Database(settings.resolved_database_url)
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
         yield Finding(PART, "failed", f"DPO_DATABASE_URL cannot be used ({error})", FORM)
         return
     try:

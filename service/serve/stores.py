@@ -34,7 +34,7 @@ def open_current_database(url: str) -> Iterator[Database]:
 def _open_database(url: str, prepare: Callable[[Database], None]) -> Iterator[Database]:
     try:
         database = Database(url)
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise StartError(
             f"DPO_DATABASE_URL cannot be used ({error}); give postgresql+psycopg://USER:PASSWORD@HOST/NAME."
         ) from error
