@@ -26,6 +26,8 @@ from tests.integration.serving import (
 
 PROCESSES = ("--backend", "process")
 EPOCHS = 25
+MANY_EPOCHS = 50
+"""Where the run goes on while the service starts again, which takes long on a busy machine."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -55,7 +57,7 @@ def test_a_job_paused_in_the_middle_goes_on_where_it_stopped_though_the_service_
 ) -> None:
     with serving(tmp_path / "data", models_file, *PROCESSES) as first:
         client = first.client()
-        job = create_job(client, epochs=EPOCHS)
+        job = create_job(client, epochs=MANY_EPOCHS)
         wait_for_step(client, job, 6)
         assert client.fine_tuning.jobs.pause(job.id).status == "paused"
         first.stop(signal.SIGKILL)
@@ -64,14 +66,14 @@ def test_a_job_paused_in_the_middle_goes_on_where_it_stopped_though_the_service_
         wait_until(lambda: processes_of(tmp_path / "data", command="-m trainers") == [])
         wait_until(lambda: steps_of(client, job)[-1] == newest_checkpoint(tmp_path / "data", f"{job.id}-1"))
         stopped_after = steps_of(client, job)[-1]
-        assert stopped_after < 4 * EPOCHS
+        assert stopped_after < 4 * MANY_EPOCHS
         assert client.fine_tuning.jobs.retrieve(job.id).status == "paused"
         assert client.fine_tuning.jobs.resume(job.id).status == "queued"
         ended = wait_for_end(client, job)
         assert ended.status == "succeeded", ended.error
-        assert steps_of(client, job) == list(range(1, 4 * EPOCHS + 1))
+        assert steps_of(client, job) == list(range(1, 4 * MANY_EPOCHS + 1))
         told = messages_of(client, job)
-        assert f"Resumed after step {stopped_after} of {4 * EPOCHS}" in told
+        assert f"Resumed after step {stopped_after} of {4 * MANY_EPOCHS}" in told
         assert told.index("The job has been paused") < told.index("The job has been resumed")
 
 
