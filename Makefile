@@ -26,7 +26,7 @@ test: $(INSTALLED)
 	$(PY) -m pytest -n 2 --dist loadscope tests --ignore tests/benchmarks
 
 test-fast: $(INSTALLED)
-	$(PY) -m pytest -n 2 --dist loadscope tests/unit tests/contract
+	$(PY) -m pytest -n 2 --dist loadscope tests/unit tests/contract -m "not slow" -k "not postgresql and not s3"
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

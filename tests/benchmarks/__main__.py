@@ -68,7 +68,7 @@ def _one_round(folder: Path, case: Case, model: Path) -> dict[str, float]:
     measured = {"GEMM peak, FLOP/s": float(_run("tests.benchmarks.gemm"))} | _numbers("ours", ours)
     for name in CONFIGURATIONS:
         trl = _run_trl(folder / "trl", name, case, model)
-        measured |= {f"TRL {name}, {key}": value for key, value in trl.items() if isinstance(value, float)}
+        measured |= {f"TRL {name}, {key}": value for key, value in trl.items() if isinstance(value, int | float)}
     return measured
 
 

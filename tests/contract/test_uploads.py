@@ -132,6 +132,7 @@ def test_an_upload_in_single_bytes_is_whole(client: OpenAI, server: Server, proj
     assert client.files.content(file.id).read() == PAIR
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_in_the_files_size(standalone: Standalone, tmp_path: Path) -> None:
     big = tmp_path / "big.jsonl"
     with big.open("wb") as file:
@@ -142,6 +143,7 @@ def test_memory_stays_flat_in_the_files_size(standalone: Standalone, tmp_path: P
     assert standalone.grown_bytes() < 40 * MEGABYTE
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_in_an_uploads_size(standalone: Standalone, tmp_path: Path) -> None:
     big = tmp_path / "big.jsonl"
     with big.open("wb") as file:

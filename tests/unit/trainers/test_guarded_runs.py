@@ -19,6 +19,8 @@ from trainers.dpo.loop_events import step_event
 from trainers.dpo.progress import HistoryEntry
 from trainers.entrypoint import run
 
+pytestmark = pytest.mark.slow
+
 BEYOND_AT_ONCE = 1e-4
 
 

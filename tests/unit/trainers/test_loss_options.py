@@ -12,6 +12,8 @@ from tests.tiny_runs import DPO, LORA, losses, make_run, preference_rows, read_e
 from tests.unit.trainers.test_entrypoint import adapter_of, failure
 from trainers.entrypoint import run
 
+pytestmark = pytest.mark.slow
+
 DORA = LORA.model_copy(update={"use_dora": True})
 
 

@@ -11,6 +11,8 @@ from tests.faulty_network import Relay, relayed
 from trainers import file_systems
 from trainers.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 IN_A_FOLDER, IN_A_BUCKET = "folder", "s3"
 
 

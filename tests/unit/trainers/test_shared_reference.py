@@ -17,6 +17,8 @@ from trainers.entrypoint import run
 from trainers.errors import RunStopped
 from trainers.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 FROM_CACHE = "Reference log-probs: 10 pairs from the cache"
 KEPT = "Reference log-probs: 10 pairs computed during the first epoch and cached"
 

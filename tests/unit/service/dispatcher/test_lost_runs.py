@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from schemas.run_layout import SPEC
 from schemas.run_spec import RunSpec
 from service.backends.backend import RunRequest
@@ -17,6 +19,8 @@ from tests.unit.service.dispatcher.scripted_trainer import (
     write_outcome,
 )
 from tests.unit.service.dispatcher.world import open_world, with_parts
+
+pytestmark = pytest.mark.slow
 
 
 def lost_at_first(request: RunRequest) -> list[Action]:

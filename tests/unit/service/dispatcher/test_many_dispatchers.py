@@ -20,6 +20,8 @@ from tests.unit.service.dispatcher.scripted_backend import Action, ScriptedBacke
 from tests.unit.service.dispatcher.scripted_trainer import die, step_event, whole_run, write_chunk
 from tests.unit.service.dispatcher.world import LEASE_S, PROJECT, World, open_world, with_parts
 
+pytestmark = pytest.mark.slow
+
 
 def second_dispatcher(world: World) -> Dispatcher:
     context = with_parts(world.context, dispatcher_id=DispatcherId("dispatcher-2"))

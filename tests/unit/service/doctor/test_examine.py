@@ -23,6 +23,8 @@ from service.settings import Settings
 from service.storage.s3 import S3Store
 from tests.buckets import NAME, Bucket
 
+pytestmark = pytest.mark.slow
+
 NODES = {"data": {"result": {"result": [{"state": "ALIVE", "resources_total": {"CPU": 4.0, "GPU": 1.0}}]}}}
 TOKEN = "the-cluster's-token"
 

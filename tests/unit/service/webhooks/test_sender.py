@@ -24,6 +24,8 @@ from tests.unit.service.dispatcher.scripted_trainer import whole_run
 from tests.unit.service.dispatcher.world import PROJECT, World, open_world
 from tests.unit.service.webhooks.receiver import Received, Receiver, receiving
 
+pytestmark = pytest.mark.slow
+
 OTHER_PROJECT = ProjectId("proj_2")
 
 

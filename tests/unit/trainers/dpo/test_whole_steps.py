@@ -28,6 +28,8 @@ from trainers.dpo.training_data import normalise_weights
 from trainers.metrics import PairSums, from_vector
 from trainers.models.lora import Policy, add_lora
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 ALONE = Workers(0, 1, CPU)
 PAIRS = [

@@ -21,6 +21,8 @@ from trainers.errors import RunStopped
 from trainers.sft import optimizer_step as sft_step
 from trainers.sft.step import accumulate_gradients
 
+pytestmark = pytest.mark.slow
+
 SFT: dict[str, Any] = {"reference": "sft", "sft": SftParameters(n_epochs=2, learning_rate=1e-2)}
 
 
