@@ -8,7 +8,7 @@ from schemas.organization import AdminKey, AdminKeyCreated, AdminKeyDeleted, Cre
 from schemas.pages import BoundedPage
 from service.api.auth import Admin
 from service.api.dependencies import Org
-from service.api.openapi import json_body
+from service.api.openapi import CONFLICT, json_body
 from service.api.pages import AdminKeysPage
 from service.api.typed_bodies import admin_body_as
 from service.organization import admin_keys
@@ -35,7 +35,7 @@ def get_admin_key(key_id: str, _admin: Admin, org: Org) -> AdminKey:
     return admin_keys.find_admin_key(org, key_id)
 
 
-@router.delete("/{key_id}")
+@router.delete("/{key_id}", responses=CONFLICT)
 def delete_admin_key(key_id: str, admin: Admin, org: Org) -> AdminKeyDeleted:
     """Revoke an admin key at once; not the one that asks."""
     return admin_keys.revoke_admin_key(org, key_id, asked_with=admin)

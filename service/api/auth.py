@@ -15,11 +15,12 @@ from service.errors import Forbidden, Unauthorized
 
 READ_ONLY: Scope = "api.all.read"
 READING = frozenset({"GET", "HEAD"})
-Bearer = HTTPBearer(auto_error=False, description="An API key of a project.")
+ProjectBearer = HTTPBearer(scheme_name="ProjectKey", auto_error=False, description="An API key of a project.")
+AdminBearer = HTTPBearer(scheme_name="AdminKey", auto_error=False, description="An admin key of the organization.")
 
 
 def _project_of_key(
-    request: Request, app: App, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(Bearer)]
+    request: Request, app: App, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(ProjectBearer)]
 ) -> ProjectId:
     """Raises: Unauthorized."""
     if credentials is None:
@@ -35,7 +36,7 @@ def _project_of_key(
 
 
 def _check_admin_key(
-    request: Request, app: App, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(Bearer)]
+    request: Request, app: App, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(AdminBearer)]
 ) -> KeyId:
     """Raises: Unauthorized."""
     if credentials is None:

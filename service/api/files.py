@@ -13,7 +13,7 @@ from service.api.auth import Project
 from service.api.dependencies import App, Parts
 from service.api.file_responses import send_download
 from service.api.idempotency import IdempotencyKey, once_per
-from service.api.openapi import FILE_CONTENT, UPLOAD_BODY
+from service.api.openapi import FILE_CONTENT, RANGE_ERROR, UPLOAD_BODY
 from service.api.pages import FilesPage
 from service.files import catalog
 from service.files.receiving import FORM_BYTES, ReceivedUpload, receive_upload
@@ -48,7 +48,7 @@ def delete_file(file_id: str, project: Project, app: App) -> FileDeleted:
     return catalog.delete_file(project, file_id, database=app.database, store=app.store, clock=app.clock)
 
 
-@router.get("/{file_id}/content", response_class=Response, responses=FILE_CONTENT)
+@router.get("/{file_id}/content", response_class=Response, responses=FILE_CONTENT | RANGE_ERROR)
 def get_content(
     file_id: str, project: Project, app: App, range_header: Annotated[str | None, Header(alias="range")] = None
 ) -> Response:

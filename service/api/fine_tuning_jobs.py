@@ -10,7 +10,7 @@ from service.api.etags import answer_unless_known
 from service.api.idempotency import IdempotencyKey, once_per_body
 from service.api.job_bodies import JobBody
 from service.api.json_bodies import JsonBody
-from service.api.openapi import METADATA_FILTER, json_body
+from service.api.openapi import CONFLICT, CREATED_JOB, METADATA_FILTER, json_body
 from service.api.pages import CheckpointsPage, EventsPage, JobsFilter, JobsPage
 from service.jobs import control, queries
 from service.jobs.submission import Submission, submit_job
@@ -19,7 +19,7 @@ PATH = "/fine_tuning/jobs"
 router = APIRouter(prefix=PATH, tags=["fine-tuning"])
 
 
-@router.post("", openapi_extra=json_body(CreateJobRequest))
+@router.post("", openapi_extra=json_body(CreateJobRequest), responses=CREATED_JOB)
 def create_job(project: Project, app: App, key: IdempotencyKey, body: JsonBody, request: JobBody) -> FineTuningJob:
     """Submit a job; it waits for its files to be validated and then for its turn."""
     submission = Submission(project, request, once_per_body(project, key, path=PATH, body=body))
@@ -39,19 +39,19 @@ def get_job(job_id: str, project: Project, app: App, request: Request) -> Respon
     return answer_unless_known(request, found.job, etag=found.etag)
 
 
-@router.post("/{job_id}/cancel")
+@router.post("/{job_id}/cancel", responses=CONFLICT)
 def cancel_job(job_id: str, project: Project, app: App) -> FineTuningJob:
     """Cancel a job that has not ended; its status says so at once."""
     return control.cancel_job(project, job_id, database=app.database, clock=app.clock)
 
 
-@router.post("/{job_id}/pause")
+@router.post("/{job_id}/pause", responses=CONFLICT)
 def pause_job(job_id: str, project: Project, app: App) -> FineTuningJob:
     """Hold a job; a running one stops at its next step and keeps a checkpoint. Its status says so at once."""
     return control.pause_job(project, job_id, database=app.database, clock=app.clock)
 
 
-@router.post("/{job_id}/resume")
+@router.post("/{job_id}/resume", responses=CONFLICT)
 def resume_job(job_id: str, project: Project, app: App) -> FineTuningJob:
     """Put a paused job back into the queue; it goes on from its newest checkpoint."""
     return control.resume_job(project, job_id, database=app.database, clock=app.clock)

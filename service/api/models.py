@@ -6,6 +6,7 @@ from schemas.models import ModelDeleted, ModelObject
 from schemas.pages import Page
 from service.api.auth import Project
 from service.api.dependencies import App
+from service.api.openapi import CONFLICT
 from service.jobs import model_catalog
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -23,7 +24,7 @@ def get_model(model: str, project: Project, app: App) -> ModelObject:
     return model_catalog.find_model(project, model, database=app.database, registry=app.registry, store=app.store)
 
 
-@router.delete("/{model:path}")
+@router.delete("/{model:path}", responses=CONFLICT)
 def delete_model(model: str, project: Project, app: App) -> ModelDeleted:
     """Delete an `ft:` model and its adapter; no unfinished job may need it."""
     return model_catalog.delete_model(project, model, database=app.database, registry=app.registry, store=app.store)

@@ -113,6 +113,30 @@ FILE_CONTENT: dict[int | str, OpenApi] = {
 }
 
 
+def _an_error(description: str) -> OpenApi:
+    schema = {"$ref": REFERENCE.format(model="ErrorEnvelope")}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+ERRORS = {
+    "400": _an_error("Something in the request is not what it may be; `param` names it"),
+    "401": _an_error("No key, or none that opens this"),
+    "403": _an_error("The key may only read"),
+    "404": _an_error("Something named in the path is not there, or not this project's"),
+    "409": _an_error("Not in this state, or the Idempotency-Key came with another request"),
+    "413": _an_error("The body is too large"),
+    "500": _an_error("A mistake of the service's own"),
+    "503": _an_error("Something that the service needs is away; try again"),
+}
+CONFLICT: dict[int | str, OpenApi] = {409: ERRORS["409"]}
+"""The `responses` of an endpoint that a state can forbid; an `Idempotency-Key` tells of its own conflict."""
+CREATED_JOB: dict[int | str, OpenApi] = {
+    404: _an_error("No such model"),
+    429: _an_error("The project has as many jobs waiting as it may"),
+}
+RANGE_ERROR: dict[int | str, OpenApi] = {416: _an_error("The file has no such bytes")}
+
+
 def install_openapi(app: FastAPI) -> None:
     def openapi() -> OpenApi:
         if app.openapi_schema is None:
@@ -134,15 +158,27 @@ def _describe(app: FastAPI) -> OpenApi:
         schemas.setdefault(name, schema)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            _tell_errors(operation["responses"])
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            _tell_errors(operation, path=path, method=method)
     return document
 
 
-def _tell_errors(responses: OpenApi) -> None:
-    responses.pop("422", None)
-    responses["default"] = {
-        "description": "Any error",
-        "content": {"application/json": {"schema": {"$ref": REFERENCE.format(model="ErrorEnvelope")}}},
+def _tell_errors(operation: OpenApi, *, path: str, method: str) -> None:
+    """Every status that can come is named, so that no client has to guess and the tests can hold us to it."""
+    operation["responses"].pop("422", None)
+    schemes = {name for scheme in operation.get("security", []) for name in scheme}
+    parameters = {parameter["name"] for parameter in operation.get("parameters", [])}
+    told = {
+        "400": bool(schemes),
+        "401": bool(schemes),
+        "403": "ProjectKey" in schemes and method not in ("get", "head"),
+        "404": "{" in path,
+        "409": "idempotency-key" in parameters,
+        "413": "requestBody" in operation,
+        "500": True,
+        "503": path != "/livez",
     }
+    for status, can_come in told.items():
+        if can_come:
+            operation["responses"].setdefault(status, ERRORS[status])

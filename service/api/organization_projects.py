@@ -15,7 +15,7 @@ from schemas.organization import (
 from schemas.pages import BoundedPage
 from service.api.auth import Admin
 from service.api.dependencies import Org
-from service.api.openapi import json_body
+from service.api.openapi import CONFLICT, json_body
 from service.api.pages import ProjectKeysPage, ProjectsPage
 from service.api.typed_bodies import admin_body_as
 from service.organization import api_keys, projects
@@ -43,7 +43,7 @@ def get_project(project_id: str, _admin: Admin, org: Org) -> OrganizationProject
     return projects.find_project(org, project_id)
 
 
-@router.post("/{project_id}", openapi_extra=json_body(UpdateProjectRequest))
+@router.post("/{project_id}", openapi_extra=json_body(UpdateProjectRequest), responses=CONFLICT)
 def update_project(project_id: str, _admin: Admin, org: Org, request: UpdateBody) -> OrganizationProject:
     """Change what is given."""
     return projects.update_project(org, project_id, request)
@@ -66,7 +66,7 @@ def get_key(project_id: str, api_key_id: str, _admin: Admin, org: Org) -> Projec
     return api_keys.find_key(org, project_id, api_key_id)
 
 
-@router.post("/{project_id}/api_keys/{api_key_id}", openapi_extra=json_body(UpdateApiKeyRequest))
+@router.post("/{project_id}/api_keys/{api_key_id}", openapi_extra=json_body(UpdateApiKeyRequest), responses=CONFLICT)
 def update_key(project_id: str, api_key_id: str, _admin: Admin, org: Org, request: UpdateKeyBody) -> ProjectApiKey:
     """Change a key's scopes or its expiry."""
     return api_keys.update_key(org, project_id, api_key_id, request)

@@ -6,6 +6,7 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.files import Purpose
+from schemas.fine_tuning import MAX_METADATA_PAIRS
 from service.api.validation_messages import UnknownField
 from service.errors import InvalidRequest
 from service.files.catalog import FileQuery
@@ -67,6 +68,9 @@ def _job_filter(query: Annotated[JobsQuery, Query()]) -> JobFilter:
                 metadata[name.removeprefix("metadata[").removesuffix("]")] = value
             case _:
                 raise _unknown_filter(name)
+    if len(metadata) > MAX_METADATA_PAIRS:  # each is a condition of the query
+        message = f"The filter has {len(metadata)} pairs of metadata, and no job has more than {MAX_METADATA_PAIRS}"
+        raise InvalidRequest(f"{message}; give fewer", param="metadata")
     return JobFilter(metadata, without_metadata)
 
 

@@ -16,7 +16,7 @@ from schemas.organization import (
 from schemas.pages import BoundedPage
 from service.api.auth import Admin
 from service.api.dependencies import Org
-from service.api.openapi import json_body
+from service.api.openapi import CONFLICT, json_body
 from service.api.pages import PlainPage
 from service.api.typed_bodies import admin_body_as
 from service.organization import service_accounts
@@ -28,7 +28,7 @@ UpdateBody = Annotated[UpdateServiceAccountRequest, Depends(admin_body_as(Update
 CreateKeyBody = Annotated[CreateServiceAccountKeyRequest, Depends(admin_body_as(CreateServiceAccountKeyRequest))]
 
 
-@router.post("", openapi_extra=json_body(CreateServiceAccountRequest))
+@router.post("", openapi_extra=json_body(CreateServiceAccountRequest), responses=CONFLICT)
 def create_service_account(project_id: str, _admin: Admin, org: Org, request: CreateBody) -> ServiceAccountCreated:
     """Create an account with its first key, whose value is told here alone."""
     return service_accounts.create_service_account(org, project_id, request)
@@ -45,7 +45,7 @@ def get_service_account(project_id: str, service_account_id: str, _admin: Admin,
     return service_accounts.find_service_account(org, project_id, service_account_id)
 
 
-@router.post("/{service_account_id}", openapi_extra=json_body(UpdateServiceAccountRequest))
+@router.post("/{service_account_id}", openapi_extra=json_body(UpdateServiceAccountRequest), responses=CONFLICT)
 def update_service_account(
     project_id: str, service_account_id: str, _admin: Admin, org: Org, request: UpdateBody
 ) -> ServiceAccount:
@@ -59,7 +59,11 @@ def delete_service_account(project_id: str, service_account_id: str, _admin: Adm
     return service_accounts.delete_service_account(org, project_id, service_account_id)
 
 
-@router.post("/{service_account_id}/api_keys", openapi_extra=json_body(CreateServiceAccountKeyRequest))
+@router.post(
+    "/{service_account_id}/api_keys",
+    openapi_extra=json_body(CreateServiceAccountKeyRequest),
+    responses=CONFLICT,
+)
 def create_key(
     project_id: str, service_account_id: str, _admin: Admin, org: Org, request: CreateKeyBody
 ) -> ServiceAccountKey:

@@ -19,7 +19,7 @@ from service.api.auth import Project
 from service.api.dependencies import App, Parts
 from service.api.idempotency import IdempotencyKey, once_per, once_per_body
 from service.api.json_bodies import JsonBody
-from service.api.openapi import PART_BODY, json_body
+from service.api.openapi import CONFLICT, PART_BODY, json_body
 from service.api.typed_bodies import body_as
 from service.files import assembly, uploads
 from service.files.part_form import part_too_large
@@ -67,7 +67,7 @@ async def complete_upload(
     )
 
 
-@router.post("/{upload_id}/cancel")
+@router.post("/{upload_id}/cancel", responses=CONFLICT)
 def cancel_upload(upload_id: str, project: Project, app: App) -> UploadObject:
     """Give the upload up; its parts are deleted."""
     return uploads.cancel_upload(project, upload_id, database=app.database, store=app.store, clock=app.clock)

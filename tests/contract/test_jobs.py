@@ -339,7 +339,15 @@ def test_a_bad_page_is_refused(
     assert told in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("query", ["metadata=x", "metadata[a=1", "metadata[a]=1&metadata[a]=2"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "metadata=x",
+        "metadata[a=1",
+        "metadata[a]=1&metadata[a]=2",
+        pytest.param("&".join(f"metadata[{n}]=x" for n in range(2_000)), id="more pairs than a job can have"),
+    ],
+)
 def test_a_bad_filter_is_refused(http: httpx2.Client, query: str) -> None:
     answer = http.get(f"/v1/fine_tuning/jobs?{query}")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "metadata")
