@@ -4,7 +4,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 INSTALLED := .venv/.installed
 
-.PHONY: install demo serve test test-fast lint bench clean
+.PHONY: install demo serve test test-fast lint bench sbom clean
 
 install: $(INSTALLED)
 
@@ -38,6 +38,13 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(PY) -m tests.benchmarks
+
+# In a folder of its own: the tool is not part of what it lists.
+sbom: $(INSTALLED)
+	$(PYTHON) -m venv build/sbom
+	build/sbom/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt cyclonedx-bom
+	build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file build/sbom.cdx.json .venv/bin/python
+	@echo "build/sbom.cdx.json lists all of .venv as CycloneDX, the tests' tools too"
 
 clean:
 	rm -rf .venv .demo build *.egg-info

@@ -23,6 +23,14 @@ app = typer.Typer(
 )
 
 
+SECRET_SETTINGS = frozenset(
+    name
+    for name, field in Settings.model_fields.items()
+    if "SecretStr" in str(field.annotation) or name.endswith("url")
+)
+"""Whose values no message shows: a URL may have a password in it."""
+
+
 def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"dpo-service {version('dpo-service')}")
@@ -121,7 +129,8 @@ def _load_settings(given: dict[str, Path | str | int]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        typer.echo(f"dpo-service: DPO_{name.upper()} is {first['input']!r}: {first['msg']}", err=True)
+        value = "not usable" if name in SECRET_SETTINGS else repr(first["input"])
+        typer.echo(f"dpo-service: DPO_{name.upper()} is {value}: {first['msg']}", err=True)
         sys.exit(2)
 
 

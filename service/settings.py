@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     """SQLAlchemy URL. Absent: SQLite in the data folder."""
     storage_url: str | None = None
     """A folder or `s3://bucket/prefix`. Absent: a folder in the data folder."""
-    s3_endpoint_url: str | None = Field(default=None, pattern="^https?://[^/]+/?$")
+    s3_endpoint_url: str | None = Field(default=None, pattern="^https?://[^/@]+/?$")
     """`https://host:port` of an S3 server that is not Amazon's. Trainers read the same variable."""
     backend: str = Field(default="ray", pattern="^(ray|process)$")
     """`ray`: Ray Jobs. `process`: plain local processes, for tests and laptops without Ray."""

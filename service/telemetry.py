@@ -39,7 +39,8 @@ def configure_logging(*, for_people: bool | None = None) -> None:
 
 def _formatter(*, for_people: bool) -> logging.Formatter:
     ending: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        # Not rich's tracebacks: they show every local variable, and some of these are keys.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if for_people
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -24,6 +24,7 @@ from service.backends.backend import BackendUnavailable
 from service.backends.ray_http import RayHttp
 from service.backends.ray_jobs import DriverCommand, RayJobsBackend
 from service.backends.trainer_command import import_path
+from service.child_environment import child_environment
 
 START_TIMEOUT_S = 90.0
 CLOSE_TIMEOUT_S = 20.0
@@ -56,7 +57,7 @@ class LocalRay:
         self._ray_command = ray_command
         self._token = secrets.token_hex(32)
         self._guardian: subprocess.Popen[bytes] | None = None
-        self._address = ""
+        self.address = ""
 
     def start(self, *, timeout_s: float = START_TIMEOUT_S) -> RayJobsBackend:
         """Start it and wait until it takes jobs. Raises: LocalRayFailed."""
@@ -64,7 +65,7 @@ class LocalRay:
         self.close()  # one that died
         end_leftovers(self._work_dir)
         ports = dict(zip(PORT_OPTIONS, _free_ports(len(PORT_OPTIONS)), strict=True))
-        self._address = f"http://127.0.0.1:{ports['dashboard-port']}"
+        self.address = f"http://127.0.0.1:{ports['dashboard-port']}"
         folder = Path(tempfile.mkdtemp(prefix="dpo-ray-", dir=SOCKETS_ROOT))
         python = python_for_ray(folder)
         self._guardian = self._spawn(folder, python, ports)
@@ -74,7 +75,7 @@ class LocalRay:
 
     @property
     def http(self) -> RayHttp:
-        return RayHttp(self._address, token=self._token)
+        return RayHttp(self.address, token=self._token)
 
     def is_alive(self) -> bool:
         return self._guardian is not None and self._guardian.poll() is None
@@ -103,7 +104,7 @@ class LocalRay:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_environment(self._work_dir, self._token),
+                env=environment_of_ray(self._work_dir, self._token),
                 start_new_session=True,  # Ctrl-C is for the service
             )
 
@@ -181,7 +182,7 @@ def _start_options(folder: Path, ports: dict[str, int]) -> list[str]:
     ]
 
 
-def _environment(work_dir: Path, token: str) -> dict[str, str]:
+def environment_of_ray(work_dir: Path, token: str) -> dict[str, str]:
     own = {
         MARKER: str(work_dir),
         "RAY_AUTH_MODE": "token",
@@ -192,7 +193,7 @@ def _environment(work_dir: Path, token: str) -> dict[str, str]:
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    inherited = {name: value for name, value in child_environment().items() if not name.startswith("RAY_")}
     # Ray itself sets OMP_NUM_THREADS for every process, so the user's own choice needs another name to get through.
     threads = {"DPO_CPU_THREADS": os.environ["OMP_NUM_THREADS"]} if "OMP_NUM_THREADS" in os.environ else {}
     return inherited | threads | own

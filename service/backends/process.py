@@ -19,6 +19,7 @@ from schemas.ids import RunId
 from service.backends.backend import STOP_GRACE_S, Capacity, RunRequest, RunState, RunStatus
 from service.backends.run_lock import hold_lock, is_locked
 from service.backends.trainer_command import THREAD_SETTINGS, import_path, local_command
+from service.child_environment import child_environment
 
 # The trap keeps the shell alive through a SIGTERM to the whole group, to tell how the trainer took it.
 SHELL = 'trap : TERM; echo $$ > "$0/pid"; "$@"; echo $? > "$0/exit_code.tmp"; mv "$0/exit_code.tmp" "$0/exit_code"'
@@ -55,7 +56,7 @@ class ProcessBackend:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=os.environ | {"PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1"} | THREAD_SETTINGS,
+                    env=child_environment() | {"PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1"} | THREAD_SETTINGS,
                     start_new_session=True,
                     pass_fds=(descriptor,),
                 )

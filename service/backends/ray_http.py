@@ -19,6 +19,13 @@ class RayError(RuntimeError):
         self.is_locked_out = status in (401, 403)
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """urllib would send the token along to wherever an answer points."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
 class RayHttp:
     def __init__(self, address: str, *, token: str | None) -> None:
         self._address = address.rstrip("/")
@@ -26,7 +33,7 @@ class RayHttp:
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         # No proxy: the environment's is for the outside world, and a cluster is not.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
 
     def get(self, path: str) -> bytes:
         """Raises: RayError; BackendUnavailable."""

@@ -87,7 +87,7 @@ class RayJobsBackend:
 
     def submit(self, request: RunRequest) -> None:
         try:
-            self._http.post("/api/jobs/", _submission(request, self._driver))
+            self._http.post("/api/jobs/", submission_body(request, self._driver))
         except RayError as error:
             if "already exists" in str(error):
                 return  # under this id: submitted before, which is what was asked for
@@ -131,7 +131,7 @@ class RayJobsBackend:
         return Capacity(cpus=int(sum(node.cpus for node in alive)), gpus=int(sum(node.gpus for node in alive)))
 
 
-def _submission(request: RunRequest, driver: DriverCommand) -> bytes:
+def submission_body(request: RunRequest, driver: DriverCommand) -> bytes:
     """One worker runs in the driver itself, which then holds the GPU; a group's workers hold their own."""
     is_alone = request.workers == 1
     env_vars = {"DPO_RUN_FOLDER_URI": request.run_folder_uri, **STOP_SETTINGS, **THREAD_SETTINGS, **store_settings()}

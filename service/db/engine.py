@@ -66,7 +66,8 @@ def is_outage(error: Exception) -> bool:
 
 def _open_engine(url: str) -> Engine:
     is_postgres = make_url(url).get_backend_name() == "postgresql"
-    engine = create_engine(url, **(_postgres_options() if is_postgres else {}))
+    # Errors are logged, and a statement's parameters are users' own texts and hashes of keys.
+    engine = create_engine(url, hide_parameters=True, **(_postgres_options() if is_postgres else {}))
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

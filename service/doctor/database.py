@@ -22,6 +22,9 @@ def examine_database(settings: Settings) -> Iterator[Finding]:
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         yield Finding(PART, "failed", f"DPO_DATABASE_URL cannot be used ({error})", FORM)
         return
+    except ValueError:  # its text may be a piece of a password
+        yield Finding(PART, "failed", "DPO_DATABASE_URL cannot be read", f"{FORM}, its password percent-encoded")
+        return
     try:
         yield _examine_schema(database)
     finally:

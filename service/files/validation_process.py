@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
+from service.child_environment import child_environment
 from service.files.validation import FileReport, validate_preferences
 from service.storage.object_store import ObjectNotFound
 from service.storage.open_store import open_store
@@ -65,7 +66,7 @@ def validate_in_process(
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": _import_path(), "RUST_BACKTRACE": "0"},
+            env=child_environment() | {"PYTHONPATH": _import_path(), "RUST_BACKTRACE": "0"},
             start_new_session=True,  # Ctrl-C is for the service, which then lets go of the lifeline
         )
         with child:

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from service.api.app import create_app
 from service.clock import utc_now
 from service.serve.bootstrap import ensure_given_keys
+from service.serve.exposure import refuse_exposed
 from service.serve.http_server import http_server
 from service.serve.listening import listen, url_of
 from service.serve.shared_settings import load_shared_registry, shared_signer
@@ -24,6 +25,7 @@ def run_api(settings: Settings) -> None:
 
 
 def _run(settings: Settings) -> None:
+    refuse_exposed(settings)
     registry, signer = load_shared_registry(settings), shared_signer(settings)
     with ExitStack() as stack:
         listener = stack.enter_context(listen(settings.host, settings.port))

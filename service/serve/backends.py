@@ -1,6 +1,5 @@
 """Open the backend that the settings ask for, and end with it what it started."""
 
-import ipaddress
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from service.backends.local_ray_backend import LocalRayBackend
 from service.backends.process import ProcessBackend
 from service.backends.ray_http import RayHttp
 from service.backends.ray_jobs import RayJobsBackend
+from service.serve.exposure import is_loopback
 from service.serve.start_errors import StartError
 from service.settings import Settings
 
@@ -83,15 +83,10 @@ def _refuse_open_cluster(address: str, token: str | None) -> None:
     url = urlsplit(address)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise StartError(f"DPO_RAY_ADDRESS is {address!r}; give the head's dashboard, such as http://head:8265.")
-    if token is None and not _is_loopback(url.hostname):
+    if url.username is not None:
+        raise StartError("DPO_RAY_ADDRESS has a user or a password in it, which logs would show; use DPO_RAY_TOKEN.")
+    if token is None and not is_loopback(url.hostname):
         raise StartError(
             f"The Ray cluster at {address} is not on this machine and DPO_RAY_TOKEN is not set: a cluster without a "
             "token runs anybody's code. Start it with RAY_AUTH_MODE=token and give the token in DPO_RAY_TOKEN."
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -18,6 +18,7 @@ from service.serve.base_models import is_default_model_ready, load_registry, pre
 from service.serve.bootstrap import ensure_first_keys
 from service.serve.data_folder import hold_data_folder
 from service.serve.dispatching import build_dispatcher, chores, running
+from service.serve.exposure import refuse_exposed
 from service.serve.http_server import http_server
 from service.serve.listening import listen, url_of
 from service.serve.start_errors import StartError
@@ -41,6 +42,7 @@ def serve(settings: Settings) -> None:
 
 
 def _serve(settings: Settings) -> None:
+    refuse_exposed(settings)
     data_dir = settings.resolved_data_dir
     failure = _Failure()
     with ExitStack() as stack:

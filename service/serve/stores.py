@@ -38,6 +38,12 @@ def _open_database(url: str, prepare: Callable[[Database], None]) -> Iterator[Da
         raise StartError(
             f"DPO_DATABASE_URL cannot be used ({error}); give postgresql+psycopg://USER:PASSWORD@HOST/NAME."
         ) from error
+    except ValueError:
+        # Without the cause: where a password has a `/` or an `@`, the parser complains about a piece of it.
+        raise StartError(
+            "DPO_DATABASE_URL cannot be read; give postgresql+psycopg://USER:PASSWORD@HOST/NAME, with special "
+            "characters of the password percent-encoded."
+        ) from None
     try:
         prepare(database)
         yield database

@@ -1,12 +1,13 @@
 """`dpo-service serve` as a user starts it, in a process of its own, with a tiny model; the stock client talks to it."""
 
+import gzip
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -16,6 +17,7 @@ from openai.types.fine_tuning import FineTuningJob
 
 KEY = "sk-dpo-integration"
 DEADLINE_S = 120.0
+GZIP_MAGIC = b"\x1f\x8b"
 POLL_S = 0.1
 LISTENING = "dpo-service is listening on "
 PAIRS = "".join(
@@ -137,6 +139,28 @@ def _names(process: psutil.Process, text: str, command: str) -> bool:
         return named and command in " ".join(arguments)
     except psutil.Error:
         return False
+
+
+def environments_of(serve: Serve, *, command: str) -> list[dict[str, str]]:
+    """Of the processes that it started, by what their command has in it."""
+    environments = []
+    for process in processes_of(serve.data_dir, command=command):
+        with suppress(psutil.Error):  # it has just ended
+            if process.pid != serve.process.pid:
+                environments.append(process.environ())
+    return environments
+
+
+def files_that_hold(folder: Path, secrets: Iterable[str]) -> list[str]:
+    """Which file has which of them in it, archives read inside."""
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            content = path.read_bytes()
+            if content.startswith(GZIP_MAGIC):
+                content = gzip.decompress(content)
+            found += [f"{path}: {secret}" for secret in secrets if secret.encode() in content]
+    return found
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

@@ -12,9 +12,10 @@ from uuid import uuid4
 import pytest
 
 from schemas.ids import RunId
-from service.backends.backend import Backend, RunRequest, RunState, RunStatus
+from service.backends.backend import Backend, BackendUnavailable, RunRequest, RunState, RunStatus
 from service.backends.local_ray import LocalRay
 from service.backends.process import ProcessBackend
+from service.backends.ray_http import RayError, RayHttp
 from service.backends.ray_jobs import DriverCommand, RayJobsBackend
 
 DEADLINE_S = 60.0
@@ -68,6 +69,19 @@ def test_a_run_ends_with_the_exit_code_of_its_trainer(bench: Bench) -> None:
     assert bench.wait_for(well, RunState.ENDED).detail == "exit code 0"
     assert bench.wait_for(badly, RunState.ENDED).detail == "exit code 7"
     assert bench.wait_for(killed, RunState.ENDED).detail in ("exit code 137", "exit code -9")
+
+
+@pytest.mark.parametrize("token", [None, "wrong"])
+def test_a_cluster_with_a_token_takes_no_run_without_it(local_ray: LocalRay, tmp_path: Path, token: str | None) -> None:
+    stranger = RayJobsBackend(RayHttp(local_ray.address, token=token))
+    request = RunRequest(RunId(f"ftjob-{uuid4().hex}-1"), str(tmp_path), workers=1, gpus_per_worker=0)
+    with pytest.raises(RayError) as refused:
+        stranger.submit(request)
+    assert refused.value.is_locked_out
+    for ask in (stranger.capacity, lambda: stranger.status(request.run_id), lambda: stranger.stop(request.run_id)):
+        with pytest.raises(BackendUnavailable, match=r"HTTP 40[13]"):
+            ask()
+    assert RayJobsBackend(local_ray.http).status(request.run_id).state is RunState.UNKNOWN
 
 
 def test_submitting_again_starts_nothing_again(bench: Bench) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.integration.serving import (
+    KEY,
     Serve,
     create_job,
+    environments_of,
+    files_that_hold,
     messages_of,
     newest_checkpoint,
     processes_of,
@@ -39,6 +42,23 @@ def test_a_job_trains_and_its_results_download(serve: Serve, workers: int) -> No
     assert csv.count(b"\n") == 5
     assert archive[:2] == b"\x1f\x8b"
     assert job.fine_tuned_model in {model.id for model in client.models.list()}
+
+
+def test_neither_rays_processes_nor_any_file_hold_a_secret(serve: Serve) -> None:
+    client = serve.client()
+    job = create_job(client, epochs=LONG)
+    wait_for_step(client, job, 2)
+    environments = environments_of(serve, command="ray")
+    [token] = {environment["RAY_AUTH_TOKEN"] for environment in environments if "RAY_AUTH_TOKEN" in environment}
+    assert environments
+    assert not any(KEY in value for environment in environments for value in environment.values())
+    client.fine_tuning.jobs.cancel(job.id)
+    wait_until(lambda: not processes_of(serve.data_dir, command=f"{job.id}-1"))
+    rays_own = Path((serve.data_dir / "ray" / "folder").read_text())
+    for folder in (serve.data_dir, rays_own):
+        assert files_that_hold(folder, [KEY, token]) == []
+    assert KEY not in serve.output
+    assert token not in serve.output
 
 
 def test_a_killed_worker_costs_no_attempt_and_no_step(serve: Serve) -> None:

@@ -18,3 +18,11 @@ def test_a_wrong_option_is_told_with_its_name_and_value(option: str, value: str,
     result = CliRunner().invoke(app, ["serve", option, value])
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+@pytest.mark.parametrize("name", ["BOOTSTRAP_ADMIN_KEY", "WEBHOOK_KEY", "S3_ENDPOINT_URL"])
+def test_a_wrong_secret_is_told_without_its_value(name: str) -> None:
+    result = CliRunner(env={f"DPO_{name}": "user:hunter2@"}).invoke(app, ["serve"])
+    assert result.exit_code == 2
+    assert f"DPO_{name} is not usable" in result.stderr
+    assert "hunter2" not in result.output

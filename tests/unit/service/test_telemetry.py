@@ -25,6 +25,19 @@ def test_a_log_line_is_one_json_object_wherever_it_comes_from(capsys: pytest.Cap
     assert (theirs["event"], theirs["level"]) == ("slow", "warning")
 
 
+def test_a_traceback_shows_no_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    for for_people in (True, False):
+        configure_logging(for_people=for_people)
+        try:
+            api_key = "sk-" + "dpo-local"
+            raise ValueError(len(api_key))
+        except ValueError:
+            structlog.get_logger().exception("step_failed")
+        logged = capsys.readouterr().err
+        assert "ValueError" in logged
+        assert "sk-dpo-local" not in logged
+
+
 def test_a_traceback_is_part_of_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(for_people=False)
     try:

@@ -25,6 +25,7 @@ class Head(ThreadingHTTPServer):
         self.answer: tuple[int, str] = (200, "{}")
         self.bodies: list[bytes] = []
         self.tokens: list[str | None] = []
+        self.location: str | None = None
 
     @property
     def url(self) -> str:
@@ -40,6 +41,8 @@ class _Handler(BaseHTTPRequestHandler):
         status, text = self.server.answer
         self.send_response(status)
         self.send_header("content-length", str(len(text)))
+        if self.server.location is not None:
+            self.send_header("location", self.server.location)
         self.end_headers()
         self.wfile.write(text.encode())
 
@@ -157,3 +160,17 @@ def test_ray_is_told_where_a_bucket_lies_and_no_key_to_it(head: Head, monkeypatc
     assert told["DPO_S3_ENDPOINT_URL"] == "https://minio.internal:9000"
     assert told["AWS_REGION"] == "eu-central-1"
     assert b"a-secret-of-ours" not in head.bodies[0]
+
+
+def test_the_token_goes_nowhere_else(head: Head) -> None:
+    with Head() as elsewhere:
+        thread = threading.Thread(target=elsewhere.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        head.location = f"{elsewhere.url}/api/jobs/1"
+        for status in (301, 302, 303, 307, 308):
+            head.answer = (status, "moved")
+            with pytest.raises(RayError, match=str(status)):
+                RayHttp(head.url, token="secret").get("/api/jobs/1")
+        elsewhere.shutdown()
+        thread.join()
+    assert elsewhere.tokens == []

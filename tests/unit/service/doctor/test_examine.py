@@ -73,6 +73,9 @@ def test_a_database_is_reached_or_told_without_its_password(tmp_path: Path) -> N
     away_url = "postgresql+psycopg://someone:a-password@127.0.0.1:1/none?connect_timeout=2"
     [away] = examine_database(settings_of(tmp_path, database_url=away_url))
     [unread] = examine_database(settings_of(tmp_path, database_url="no url"))
+    [torn] = examine_database(settings_of(tmp_path, database_url="postgresql+psycopg://u:p@h:a-password/none"))
+    assert torn.state == "failed"
+    assert "a-password" not in f"{torn}"
 
     assert sound.state == "ok"
     assert (other.state, "dpo-service migrate" in other.remedy) == ("failed", True)

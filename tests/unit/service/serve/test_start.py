@@ -1,7 +1,9 @@
 """What `serve` checks and makes before it listens."""
 
+import secrets
+import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +17,17 @@ from service.db.migrate import upgrade
 from service.db.projects import ProjectRepository
 from service.db.tables import AdminKeyRow, ApiKeyRow
 from service.registry import DEFAULT_MODEL_ID, default_registry
+from service.serve.api_run import run_api
 from service.serve.backends import open_backend
 from service.serve.banner import render_banner
 from service.serve.base_models import load_registry
 from service.serve.bootstrap import ensure_first_admin_key, ensure_first_key
 from service.serve.data_folder import hold_data_folder
+from service.serve.exposure import refuse_exposed
 from service.serve.listening import listen, url_of
+from service.serve.service_run import serve
 from service.serve.start_errors import StartError
+from service.serve.stores import open_database
 from service.settings import Settings
 
 ADMIN_KEY = "sk-admin-dpo-of-these-tests-and-no-others"
@@ -33,6 +39,13 @@ def database(tmp_path: Path) -> Iterator[Database]:
     upgrade(database.engine)
     yield database
     database.close()
+
+
+@pytest.fixture
+def _sigterm_as_it_was() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def opens(database: Database, key: str) -> bool:
@@ -127,12 +140,55 @@ def test_a_broken_models_file_is_told_with_file_and_field(tmp_path: Path) -> Non
     [
         ("head:8265", "give the head's dashboard"),
         ("http://head.example:8265", "a cluster without a token runs anybody"),
+        ("http://127.0.0.1.example:8265", "a cluster without a token runs anybody"),
+        ("http://user:hunter2@127.0.0.1:8265", "use DPO_RAY_TOKEN"),
     ],
 )
 def test_a_cluster_that_must_not_be_used_is_refused(tmp_path: Path, address: str, said: str) -> None:
     settings = Settings(ray_address=address)
     with pytest.raises(StartError, match=said), open_backend(settings, tmp_path, on_failure=_fail):
         pass
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "dpo.example"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"bootstrap_key": "sk-dpo-short"}, "DPO_BOOTSTRAP_KEY can be guessed"),
+        ({"bootstrap_admin_key": "changeme" * 4}, "DPO_BOOTSTRAP_ADMIN_KEY can be guessed"),
+        ({"webhook_key": "0" * 64}, "DPO_WEBHOOK_KEY can be guessed"),
+        ({"webhook_allow_loopback": True}, "DPO_WEBHOOK_ALLOW_LOOPBACK is for tests"),
+    ],
+)
+def test_what_others_can_reach_is_not_left_open(host: str, given: dict[str, object], said: str) -> None:
+    with pytest.raises(StartError, match=said) as refused:
+        refuse_exposed(Settings.model_validate({"host": host, **given}))
+    assert not any(str(value) in str(refused.value) for value in given.values() if isinstance(value, str))
+    for loopback in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
+        refuse_exposed(Settings.model_validate({"host": loopback, **given}))
+
+
+def test_random_keys_may_be_reached_but_not_be_the_same() -> None:
+    keys = {name: secrets.token_hex(32) for name in ("bootstrap_key", "bootstrap_admin_key", "webhook_key")}
+    refuse_exposed(Settings.model_validate({"host": "0.0.0.0", **keys}))
+    keys["webhook_key"] = keys["bootstrap_key"]
+    with pytest.raises(StartError, match="DPO_WEBHOOK_KEY and DPO_BOOTSTRAP_KEY are the same"):
+        refuse_exposed(Settings.model_validate(keys))
+
+
+@pytest.mark.usefixtures("_sigterm_as_it_was")
+@pytest.mark.parametrize("entry", [serve, run_api])
+def test_what_serves_refuses_keys_that_can_be_guessed(entry: Callable[[Settings], None], tmp_path: Path) -> None:
+    settings = Settings.model_validate({"host": "0.0.0.0", "port": 0, "data_dir": tmp_path, "bootstrap_key": "short"})
+    with pytest.raises(StartError, match="can be guessed"):
+        entry(settings)
+
+
+@pytest.mark.parametrize("url", ["nosuch+driver://u:hunter2@h/d", "postgresql+psycopg://u:p@h:hunter2/d", "hunter2"])
+def test_a_database_url_that_cannot_be_read_is_not_repeated(url: str) -> None:
+    with pytest.raises(StartError, match="DPO_DATABASE_URL") as refused, open_database(url):
+        pass
+    assert "hunter2" not in str(refused.value)
 
 
 def test_the_banner_shows_a_new_key_and_only_then(tmp_path: Path) -> None:
