@@ -18,8 +18,6 @@ from service.backends.trainer_command import RAY_DRIVER_MODULE, THREAD_SETTINGS,
 
 LOG_TAIL_LINES = 20
 MESSAGE_CHARS = 500
-STOP_SETTINGS = {"RAY_JOB_STOP_WAIT_TIME_S": f"{STOP_GRACE_S:.0f}"}
-"""Ray itself kills what does not end; by its default after 3 s, which is shorter than many a step."""
 
 STATES = {
     "PENDING": RunState.PENDING,
@@ -75,6 +73,8 @@ class DriverCommand:
     python: str
     import_path: str | None
     """Set where the nodes share this machine's files; elsewhere the cluster's image has the package installed."""
+    stop_grace_s: float = STOP_GRACE_S
+    """Ray itself kills what does not end; by its default after 3 s, which is shorter than many a step."""
 
 
 INSTALLED_DRIVER = DriverCommand("python", None)
@@ -134,7 +134,8 @@ class RayJobsBackend:
 def submission_body(request: RunRequest, driver: DriverCommand) -> bytes:
     """One worker runs in the driver itself, which then holds the GPU; a group's workers hold their own."""
     is_alone = request.workers == 1
-    env_vars = {"DPO_RUN_FOLDER_URI": request.run_folder_uri, **STOP_SETTINGS, **THREAD_SETTINGS, **store_settings()}
+    env_vars = {"DPO_RUN_FOLDER_URI": request.run_folder_uri, **THREAD_SETTINGS, **store_settings()}
+    env_vars["RAY_JOB_STOP_WAIT_TIME_S"] = f"{driver.stop_grace_s:.0f}"
     if driver.import_path is not None:
         env_vars["PYTHONPATH"] = driver.import_path
     body: dict[str, object] = {

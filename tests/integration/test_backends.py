@@ -18,7 +18,7 @@ from service.backends.process import ProcessBackend
 from service.backends.ray_http import RayError, RayHttp
 from service.backends.ray_jobs import DriverCommand, RayJobsBackend
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 POLL_S = 0.05
 
 
@@ -61,7 +61,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\n. "$DPO_RUN_FOLDER_URI/script"\n')
     python.chmod(0o755)
-    yield Bench(RayJobsBackend(ray.http, DriverCommand(str(python), None)), tmp_path)
+    yield Bench(RayJobsBackend(ray.http, DriverCommand(str(python), None, stop_grace_s=3)), tmp_path)
 
 
 def test_a_run_ends_with_the_exit_code_of_its_trainer(bench: Bench) -> None:
