@@ -39,6 +39,8 @@ from tests.contract.operations import (
 )
 from tests.contract.server import ProjectAccess, Server, new_project, running_server
 
+pytestmark = pytest.mark.slow
+
 OPEN = {"/livez", "/readyz", "/metrics"}
 """Without a key, by design."""
 OF_THE_DOCUMENT = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}

@@ -13,6 +13,8 @@ from tests.contract.operations import WITH_FORM, Operation
 from tests.contract.rows import PAIR
 from tests.contract.server import Server, running_server
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 120
 GOOD_TYPE = "multipart/form-data; boundary=b"
 TYPES = st.sampled_from(

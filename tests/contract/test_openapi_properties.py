@@ -23,6 +23,8 @@ from tests.contract.operations import ADMIN_KEY, DOCUMENT, GUARDED, Operation
 from tests.contract.server import Server, running_server
 from tests.postgres import PostgresDatabases
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 25
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
