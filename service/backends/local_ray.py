@@ -55,7 +55,7 @@ class LocalRay:
     def __init__(self, work_dir: Path, *, ray_command: tuple[str, ...] | None = None):
         self._work_dir = work_dir
         self._ray_command = ray_command
-        self._token = secrets.token_hex(32)
+        self.token = secrets.token_hex(32)
         self._guardian: subprocess.Popen[bytes] | None = None
         self.address = ""
 
@@ -75,7 +75,7 @@ class LocalRay:
 
     @property
     def http(self) -> RayHttp:
-        return RayHttp(self.address, token=self._token)
+        return RayHttp(self.address, token=self.token)
 
     def is_alive(self) -> bool:
         return self._guardian is not None and self._guardian.poll() is None
@@ -104,7 +104,7 @@ class LocalRay:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment_of_ray(self._work_dir, self._token),
+                env=environment_of_ray(self._work_dir, self.token),
                 start_new_session=True,  # Ctrl-C is for the service
             )
 

@@ -73,13 +73,14 @@ def create_job(
     *,
     model: str = "tiny",
     epochs: int = 1,
+    batch_size: int = 4,
     workers: int = 1,
     validation_file: str | None = None,
     seed: int | None = None,
     **options: Any,
 ) -> FineTuningJob:
     """`options` are further ones of `method.dpo`."""
-    hyperparameters = {"n_epochs": epochs, "batch_size": 4, "beta": 0.1}
+    hyperparameters = {"n_epochs": epochs, "batch_size": batch_size, "beta": 0.1}
     file = client.files.create(file=("pairs.jsonl", PAIRS), purpose="fine-tune")
     return client.fine_tuning.jobs.create(
         model=model,

@@ -61,7 +61,7 @@ def test_what_is_amiss_is_told_and_mended_step_by_step(
 def test_a_ray_that_runs_is_told_with_its_cores_and_asks_for_its_token(
     environment: dict[str, str], local_ray: LocalRay
 ) -> None:
-    address, token = local_ray._address, local_ray._token
+    address, token = local_ray.address, local_ray.token
     with_ray = environment | {"DPO_BACKEND": "ray", "DPO_RAY_ADDRESS": address}
 
     locked_out = doctor(with_ray)
