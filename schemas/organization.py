@@ -10,6 +10,8 @@ MAX_LIFETIME_S = 10 * 366 * 86_400
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 LifetimeS = Annotated[int, Field(ge=1, le=MAX_LIFETIME_S)]
+NO_LIMIT = 2_147_483_647
+RequestLimit = Annotated[int, Field(ge=1, le=NO_LIMIT)]
 Scope = Literal["api.all.read"]
 Scopes = Annotated[list[Scope], Field(max_length=1)]
 """None given: everything that a project may do. `api.all.read`: only what reads."""
@@ -54,6 +56,13 @@ class UpdateApiKeyRequest(Request):
 class CreateAdminKeyRequest(Request):
     name: Name
     expires_in_seconds: LifetimeS | None = None
+
+
+class UpdateRateLimitRequest(Request):
+    """What is absent or null stays as it is; `NO_LIMIT` lifts a limit."""
+
+    max_requests_per_1_minute: RequestLimit | None = None
+    max_requests_per_1_day: RequestLimit | None = None
 
 
 class OrganizationProject(Response):
@@ -133,6 +142,20 @@ class ProjectApiKeyDeleted(Response):
     id: str
     object: Literal["organization.project.api_key.deleted"]
     deleted: bool
+
+
+class ProjectRateLimit(Response):
+    """Of a base model: jobs created on it and on what was tuned from it. Of the model `*`: requests of any kind."""
+
+    id: str
+    object: Literal["project.rate_limit"]
+    model: str
+    max_requests_per_1_minute: int
+    """2147483647: no limit."""
+    max_requests_per_1_day: int
+    """2147483647: no limit."""
+    max_tokens_per_1_minute: Literal[2_147_483_647]
+    """Tokens are not limited."""
 
 
 class AdminKeyOwner(Response):

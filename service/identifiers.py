@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import uuid_utils
 
 from schemas.ids import (
+    AuditLogId,
     CheckpointId,
     DeliveryId,
     DispatcherId,
@@ -38,6 +39,11 @@ def new_part_id() -> PartId:
 
 def new_job_id() -> JobId:
     return JobId(f"ftjob-{_time_ordered()}")
+
+
+def earliest_job_id(moment: datetime) -> str:
+    """What every job id made after `moment` sorts behind."""
+    return f"ftjob-{int(moment.timestamp() * 1000):012x}"
 
 
 def new_event_id() -> EventId:
@@ -74,6 +80,10 @@ def new_dispatcher_id() -> DispatcherId:
 
 def new_service_account_id() -> ServiceAccountId:
     return ServiceAccountId(f"svc_{_time_ordered()}")
+
+
+def new_audit_log_id() -> AuditLogId:
+    return AuditLogId(f"audit_log-{_time_ordered()}")
 
 
 def new_request_id() -> str:

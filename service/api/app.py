@@ -11,11 +11,13 @@ from fastapi import APIRouter, Depends, FastAPI
 from schemas.files import MAX_FILE_BYTES
 from service.api import (
     admin_api_keys,
+    audit_logs,
     files,
     fine_tuning_jobs,
     health,
     models,
     organization_projects,
+    rate_limits,
     service_accounts,
     uploads,
     webhook_endpoints,
@@ -41,7 +43,9 @@ RESOURCES = (
     webhook_endpoints,
     organization_projects,
     service_accounts,
+    rate_limits,
     admin_api_keys,
+    audit_logs,
 )
 
 

@@ -12,6 +12,7 @@ from service.api_keys import hash_api_key
 from service.db.admin_keys import AdminKeyRepository
 from service.db.projects import ProjectRepository
 from service.errors import Forbidden, Unauthorized
+from service.organization.organization import Organization
 
 READ_ONLY: Scope = "api.all.read"
 READING = frozenset({"GET", "HEAD"})
@@ -22,22 +23,25 @@ AdminBearer = HTTPBearer(scheme_name="AdminKey", auto_error=False, description="
 def _project_of_key(
     request: Request, app: App, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(ProjectBearer)]
 ) -> ProjectId:
-    """Raises: Unauthorized."""
+    """Raises: Unauthorized, TooManyRequests, Forbidden."""
     if credentials is None:
         raise _no_key(request.headers.get("authorization"))
     with app.database.read() as session:
         sha256 = hash_api_key(credentials.credentials)
-        key = ProjectRepository(session).find_open_key(sha256, now=app.clock())
-    if key is None:
+        found = ProjectRepository(session).find_open_key(sha256, now=app.clock())
+    if found is None:
         raise Unauthorized("The API key is not known, was revoked or has expired; give one of your project's keys")
+    key, limit = found
+    if limit is not None:
+        app.request_rate.count(ProjectId(key.project_id), limit)
     if READ_ONLY in key.scopes and request.method not in READING:
         raise Forbidden("The API key may only read; give one with all permissions to change something")
     return ProjectId(key.project_id)
 
 
-def _check_admin_key(
+def _organization_of(
     request: Request, app: App, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(AdminBearer)]
-) -> KeyId:
+) -> Organization:
     """Raises: Unauthorized."""
     if credentials is None:
         raise _no_key(request.headers.get("authorization"))
@@ -45,11 +49,12 @@ def _check_admin_key(
         key = AdminKeyRepository(session).find_open(hash_api_key(credentials.credentials), now=app.clock())
     if key is None:
         raise Unauthorized("This needs an admin key that is neither revoked nor expired; a project's key is none")
-    return KeyId(key.id)
+    return Organization(app.database, app.clock, KeyId(key.id))
 
 
 Project = Annotated[ProjectId, Depends(_project_of_key)]
-Admin = Annotated[KeyId, Depends(_check_admin_key)]
+Org = Annotated[Organization, Depends(_organization_of)]
+"""What an admin key opens."""
 
 
 def _no_key(header: str | None) -> Unauthorized:

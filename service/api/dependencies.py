@@ -6,11 +6,11 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from service.api.request_rate import RequestRate
 from service.api.slow_work import SlowLane
 from service.clock import Clock
 from service.db.engine import Database
 from service.errors import InvalidRequest
-from service.organization.projects import Organization
 from service.registry import Registry
 from service.storage.object_store import ObjectStore
 from service.webhooks.endpoints import Webhooks
@@ -30,15 +30,11 @@ class Parts:
     webhooks: Webhooks
     assembly_lane: SlowLane = field(default_factory=SlowLane)
     webhook_test_lane: SlowLane = field(default_factory=SlowLane)
+    request_rate: RequestRate = field(default_factory=RequestRate)
 
 
 def _parts_of(request: Request) -> Parts:
     return cast(Parts, request.app.state.parts)
-
-
-def _organization_of(request: Request) -> Organization:
-    parts = _parts_of(request)
-    return Organization(parts.database, parts.clock)
 
 
 def _webhooks_of(request: Request) -> Webhooks:
@@ -46,7 +42,6 @@ def _webhooks_of(request: Request) -> Webhooks:
 
 
 App = Annotated[Parts, Depends(_parts_of)]
-Org = Annotated[Organization, Depends(_organization_of)]
 Hooks = Annotated[Webhooks, Depends(_webhooks_of)]
 
 

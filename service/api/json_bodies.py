@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from jiter import from_json
 
-from service.api.auth import Admin, Project
+from service.api.auth import Org, Project
 from service.errors import InvalidRequest, PayloadTooLarge
 
 MAX_BODY_BYTES = 1_000_000
@@ -18,7 +18,7 @@ async def _read_from_project(request: Request, _key_is_checked: Project) -> Json
     return await _read_object(request)
 
 
-async def _read_from_admin(request: Request, _key_is_checked: Admin) -> JsonObject:
+async def _read_from_admin(request: Request, _key_is_checked: Org) -> JsonObject:
     return await _read_object(request)
 
 

@@ -17,6 +17,7 @@ from schemas.organization import (
     CreateServiceAccountRequest,
     UpdateApiKeyRequest,
     UpdateProjectRequest,
+    UpdateRateLimitRequest,
     UpdateServiceAccountRequest,
 )
 from schemas.uploads import CompleteUploadRequest, CreateUploadRequest
@@ -44,6 +45,7 @@ JSON_BODIES: tuple[type[Request], ...] = (
     UpdateServiceAccountRequest,
     CreateServiceAccountKeyRequest,
     UpdateApiKeyRequest,
+    UpdateRateLimitRequest,
     CreateAdminKeyRequest,
 )
 
@@ -125,6 +127,7 @@ ERRORS = {
     "404": _an_error("Something named in the path is not there, or not this project's"),
     "409": _an_error("Not in this state, or the Idempotency-Key came with another request"),
     "413": _an_error("The body is too large"),
+    "429": _an_error("The project has sent as many requests as it may; `retry-after` tells when to come again"),
     "500": _an_error("A mistake of the service's own"),
     "503": _an_error("Something that the service needs is away; try again"),
 }
@@ -132,7 +135,7 @@ CONFLICT: dict[int | str, OpenApi] = {409: ERRORS["409"]}
 """The `responses` of an endpoint that a state can forbid; an `Idempotency-Key` tells of its own conflict."""
 CREATED_JOB: dict[int | str, OpenApi] = {
     404: _an_error("No such model"),
-    429: _an_error("The project has as many jobs waiting as it may"),
+    429: _an_error("The project has sent as many requests, or has created or waiting as many jobs, as it may"),
 }
 RANGE_ERROR: dict[int | str, OpenApi] = {416: _an_error("The file has no such bytes")}
 
@@ -176,6 +179,7 @@ def _tell_errors(operation: OpenApi, *, path: str, method: str) -> None:
         "404": "{" in path,
         "409": "idempotency-key" in parameters,
         "413": "requestBody" in operation,
+        "429": "ProjectKey" in schemes,
         "500": True,
         "503": path != "/livez",
     }

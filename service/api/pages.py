@@ -38,6 +38,10 @@ class ProjectsQuery(PageQuery):
     include_archived: bool = False
 
 
+class RateLimitsQuery(PageQuery):
+    limit: Limit = 100
+
+
 class AdminKeysQuery(PageQuery):
     order: Literal["asc", "desc"] = "desc"
 
@@ -78,6 +82,7 @@ FilesPage = Annotated[FileQuery, Depends(_file_query)]
 JobsFilter = Annotated[JobFilter, Depends(_job_filter)]
 JobsPage = Annotated[JobsQuery, Query()]
 ProjectsPage = Annotated[ProjectsQuery, Query()]
+RateLimitsPage = Annotated[RateLimitsQuery, Query()]
 AdminKeysPage = Annotated[AdminKeysQuery, Query()]
 ProjectKeysPage = Annotated[ProjectKeysQuery, Query()]
 PlainPage = Annotated[PageQuery, Query()]

@@ -14,8 +14,7 @@ from schemas.organization import (
     UpdateServiceAccountRequest,
 )
 from schemas.pages import BoundedPage
-from service.api.auth import Admin
-from service.api.dependencies import Org
+from service.api.auth import Org
 from service.api.openapi import CONFLICT, json_body
 from service.api.pages import PlainPage
 from service.api.typed_bodies import admin_body_as
@@ -29,32 +28,30 @@ CreateKeyBody = Annotated[CreateServiceAccountKeyRequest, Depends(admin_body_as(
 
 
 @router.post("", openapi_extra=json_body(CreateServiceAccountRequest), responses=CONFLICT)
-def create_service_account(project_id: str, _admin: Admin, org: Org, request: CreateBody) -> ServiceAccountCreated:
+def create_service_account(project_id: str, org: Org, request: CreateBody) -> ServiceAccountCreated:
     """Create an account with its first key, whose value is told here alone."""
     return service_accounts.create_service_account(org, project_id, request)
 
 
 @router.get("")
-def list_service_accounts(project_id: str, _admin: Admin, org: Org, page: PlainPage) -> BoundedPage[ServiceAccount]:
+def list_service_accounts(project_id: str, org: Org, page: PlainPage) -> BoundedPage[ServiceAccount]:
     """List the project's accounts, newest first."""
     return service_accounts.list_service_accounts(org, project_id, after=page.after, limit=page.limit)
 
 
 @router.get("/{service_account_id}")
-def get_service_account(project_id: str, service_account_id: str, _admin: Admin, org: Org) -> ServiceAccount:
+def get_service_account(project_id: str, service_account_id: str, org: Org) -> ServiceAccount:
     return service_accounts.find_service_account(org, project_id, service_account_id)
 
 
 @router.post("/{service_account_id}", openapi_extra=json_body(UpdateServiceAccountRequest), responses=CONFLICT)
-def update_service_account(
-    project_id: str, service_account_id: str, _admin: Admin, org: Org, request: UpdateBody
-) -> ServiceAccount:
+def update_service_account(project_id: str, service_account_id: str, org: Org, request: UpdateBody) -> ServiceAccount:
     """Change what is given."""
     return service_accounts.update_service_account(org, project_id, service_account_id, request)
 
 
 @router.delete("/{service_account_id}")
-def delete_service_account(project_id: str, service_account_id: str, _admin: Admin, org: Org) -> ServiceAccountDeleted:
+def delete_service_account(project_id: str, service_account_id: str, org: Org) -> ServiceAccountDeleted:
     """Delete an account; its keys are revoked at once."""
     return service_accounts.delete_service_account(org, project_id, service_account_id)
 
@@ -64,8 +61,6 @@ def delete_service_account(project_id: str, service_account_id: str, _admin: Adm
     openapi_extra=json_body(CreateServiceAccountKeyRequest),
     responses=CONFLICT,
 )
-def create_key(
-    project_id: str, service_account_id: str, _admin: Admin, org: Org, request: CreateKeyBody
-) -> ServiceAccountKey:
+def create_key(project_id: str, service_account_id: str, org: Org, request: CreateKeyBody) -> ServiceAccountKey:
     """Give an account another key; its value is told here alone."""
     return service_accounts.create_key(org, project_id, service_account_id, request)

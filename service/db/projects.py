@@ -2,11 +2,12 @@
 
 from datetime import datetime
 
-from sqlalchemy import or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from schemas.ids import ProjectId
-from service.db.tables import ApiKeyRow, ProjectRow
+from service.db.rate_limits import ALL_REQUESTS
+from service.db.tables import ApiKeyRow, ProjectRow, RateLimitRow
 
 
 class ProjectRepository:
@@ -41,11 +42,15 @@ class ProjectRepository:
             query = query.where(ProjectRow.archived_at.is_(None))
         return list(self._session.scalars(query.order_by(ProjectRow.id.desc()).limit(limit)))
 
-    def find_open_key(self, sha256: str, *, now: datetime) -> ApiKeyRow | None:
-        """A key that is neither revoked nor expired, of a project that is not archived."""
+    def find_open_key(self, sha256: str, *, now: datetime) -> tuple[ApiKeyRow, RateLimitRow | None] | None:
+        """A key that is neither revoked nor expired, of a project that is not archived, and how often it may ask."""
         query = (
-            select(ApiKeyRow)
+            select(ApiKeyRow, RateLimitRow)
             .join(ProjectRow, ProjectRow.id == ApiKeyRow.project_id)
+            .outerjoin(
+                RateLimitRow,
+                and_(RateLimitRow.project_id == ApiKeyRow.project_id, RateLimitRow.model == ALL_REQUESTS),
+            )
             .where(
                 ApiKeyRow.sha256 == sha256,
                 ApiKeyRow.revoked_at.is_(None),
@@ -53,7 +58,8 @@ class ProjectRepository:
                 ProjectRow.archived_at.is_(None),
             )
         )
-        return self._session.scalars(query).first()
+        found = self._session.execute(query).first()
+        return None if found is None else (found[0], found[1])
 
     def knows_key(self, sha256: str) -> bool:
         """Whether the key was ever given, revoked or not."""

@@ -128,6 +128,39 @@ class AdminKeyRow(Table):
     revoked_at: Mapped[datetime | None]
 
 
+class RateLimitRow(Table):
+    """What a project may ask for in a minute and in a day: of one base model jobs, of the model `*` requests."""
+
+    __tablename__ = "rate_limits"
+
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    model: Mapped[str] = mapped_column(String(256), primary_key=True)
+    max_requests_per_1_minute: Mapped[int | None] = mapped_column(Integer)
+    max_requests_per_1_day: Mapped[int | None] = mapped_column(Integer)
+    """Null: no limit."""
+
+
+class AuditLogRow(Table):
+    """Who changed what of the organization, written with the change."""
+
+    __tablename__ = "audit_logs"
+    __table_args__ = (Index("ix_audit_logs_project_id_id", "project_id", "id"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    effective_at: Mapped[datetime]
+    type: Mapped[str] = mapped_column(String(64))
+    actor_key_id: Mapped[str] = mapped_column(String(64))
+    """The admin key that was used."""
+    project_id: Mapped[str | None] = mapped_column(String(64))
+    """Null where an admin key was changed."""
+    project_name: Mapped[str | None] = mapped_column(String(256))
+    """As it was then."""
+    details: Mapped[dict[str, Any]]
+    """What the event tells under its type's name; its `id` is what was changed."""
+    subject_id: Mapped[str] = mapped_column(String(320))
+    """That `id`, to search by."""
+
+
 class FileRow(Table):
     """The bytes lie in the store before this row exists, and the row goes before the bytes do."""
 

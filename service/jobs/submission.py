@@ -25,6 +25,7 @@ from service.db.tables import JobRow
 from service.identifiers import new_job_id
 from service.jobs.combinations import check_combinations
 from service.jobs.job_errors import FileNotUsable, ModelNotFound, QuotaExceeded
+from service.jobs.job_rate import check_job_rate
 from service.jobs.presentation import present_job
 from service.nearest import did_you_mean, shown
 from service.registry import Registry
@@ -44,7 +45,7 @@ class Submission:
 
 
 def submit_job(submission: Submission, *, database: Database, registry: Registry, clock: Clock) -> FineTuningJob:
-    """Raises: ModelNotFound, FileNotUsable, InvalidJob, QuotaExceeded, IdempotencyKeyReused."""
+    """Raises: ModelNotFound, FileNotUsable, InvalidJob, QuotaExceeded, TooManyRequests, IdempotencyKeyReused."""
     now = clock()
 
     def create(session: Session) -> FineTuningJob:
@@ -58,6 +59,7 @@ def _create_job(
 ) -> JobRow:
     _check_quota(session, project_id)
     base_model = _find_base_model(session, project_id, request.model, registry)
+    check_job_rate(session, project_id, base_model, now=now)
     check_combinations(request, registry[base_model])
     for param, file_id in (("training_file", request.training_file), ("validation_file", request.validation_file)):
         if file_id is not None:

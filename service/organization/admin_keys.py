@@ -13,9 +13,10 @@ from service.db.admin_keys import AdminKeyRepository
 from service.db.tables import AdminKeyRow
 from service.identifiers import new_key_id
 from service.nearest import shown
+from service.organization.audit import record
 from service.organization.listing import bounded_page
+from service.organization.organization import Organization
 from service.organization.organization_errors import AdminKeyNotFound, OwnAdminKey
-from service.organization.projects import Organization
 
 
 def create_admin_key(organization: Organization, request: CreateAdminKeyRequest) -> AdminKeyCreated:
@@ -24,6 +25,7 @@ def create_admin_key(organization: Organization, request: CreateAdminKeyRequest)
     row = admin_key_row(request.name, value, now=now, expires_at=expires_at)
     with organization.database.write() as session:
         AdminKeyRepository(session).add(row)
+        record(session, organization, "api_key.created", row.id, project=None, data={"name": row.name})
     return AdminKeyCreated(**_present(row).model_dump(), value=value)
 
 
@@ -53,13 +55,14 @@ def list_admin_keys(
     return bounded_page([_present(row) for row in rows], limit=limit)
 
 
-def revoke_admin_key(organization: Organization, key_id: str, *, asked_with: KeyId) -> AdminKeyDeleted:
+def revoke_admin_key(organization: Organization, key_id: str) -> AdminKeyDeleted:
     """It opens nothing from now on. Raises: AdminKeyNotFound; OwnAdminKey, for the key that asks."""
     with organization.database.write() as session:
         row = _require_key(session, key_id)
-        if row.id == asked_with:
+        if row.id == organization.actor:
             raise OwnAdminKey("An admin key does not revoke itself, so that one is always left; ask with another")
         AdminKeyRepository(session).revoke(KeyId(row.id), now=organization.clock())
+        record(session, organization, "api_key.deleted", row.id, project=None)
     return AdminKeyDeleted(id=key_id, object="organization.admin_api_key.deleted", deleted=True)
 
 

@@ -13,9 +13,11 @@ from service.clock import unix_seconds
 from service.db.service_accounts import ServiceAccountRepository
 from service.db.tables import ApiKeyRow, ProjectRow, ServiceAccountRow
 from service.nearest import shown
+from service.organization.audit import record
 from service.organization.listing import bounded_page
+from service.organization.organization import Organization
 from service.organization.organization_errors import ApiKeyExpired, ApiKeyNotFound
-from service.organization.projects import Organization, require_project
+from service.organization.projects import require_project
 
 Access = Literal["active", "inactive", "any"]
 
@@ -52,6 +54,8 @@ def update_key(organization: Organization, project_id: str, key_id: str, request
             row.expires_at = now + timedelta(seconds=request.expires_in_seconds)
         if request.scopes is not None:
             row.scopes = [*request.scopes]
+        changes = request.model_dump(mode="json", exclude_none=True)
+        record(session, organization, "api_key.updated", row.id, project=project, changes=changes)
         [key] = _present(session, project, [row])
         return key
 
@@ -59,8 +63,10 @@ def update_key(organization: Organization, project_id: str, key_id: str, request
 def revoke_key(organization: Organization, project_id: str, key_id: str) -> ProjectApiKeyDeleted:
     """It opens nothing from now on. Raises: ProjectNotFound, ApiKeyNotFound."""
     with organization.database.write() as session:
-        row = _require_key(session, require_project(session, project_id), key_id)
+        project = require_project(session, project_id)
+        row = _require_key(session, project, key_id)
         ServiceAccountRepository(session).revoke_key(KeyId(row.id), now=organization.clock())
+        record(session, organization, "api_key.deleted", row.id, project=project)
     return ProjectApiKeyDeleted(id=key_id, object="organization.project.api_key.deleted", deleted=True)
 
 

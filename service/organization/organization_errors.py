@@ -1,6 +1,6 @@
 """What an administrator can ask for that is not there, or cannot be done.
 
-NotFound 404: ProjectNotFound, ServiceAccountNotFound, ApiKeyNotFound, AdminKeyNotFound
+NotFound 404: ProjectNotFound, ServiceAccountNotFound, ApiKeyNotFound, AdminKeyNotFound, RateLimitNotFound
 Conflict 409: ProjectArchived, ApiKeyExpired, OwnAdminKey
 """
 
@@ -21,6 +21,10 @@ class ApiKeyNotFound(NotFound):
 
 class AdminKeyNotFound(NotFound):
     code = "admin_api_key_not_found"
+
+
+class RateLimitNotFound(NotFound):
+    code = "rate_limit_not_found"
 
 
 class ProjectArchived(Conflict):

@@ -1,36 +1,31 @@
 """Projects as an administrator sees them."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import JsonValue
 from sqlalchemy.orm import Session
 
 from schemas.ids import ProjectId
 from schemas.organization import CreateProjectRequest, OrganizationProject, UpdateProjectRequest
 from schemas.pages import BoundedPage
-from service.clock import Clock, unix_seconds
-from service.db.engine import Database
+from service.clock import unix_seconds
 from service.db.projects import ProjectRepository
 from service.db.tables import ProjectRow
 from service.identifiers import new_project_id
 from service.nearest import shown
+from service.organization.audit import record
 from service.organization.listing import bounded_page
+from service.organization.organization import Organization
 from service.organization.organization_errors import ProjectArchived, ProjectNotFound
-
-
-@dataclass(frozen=True, slots=True)
-class Organization:
-    """What the room works with."""
-
-    database: Database
-    clock: Clock
 
 
 def create_project(organization: Organization, request: CreateProjectRequest) -> OrganizationProject:
     row = ProjectRow(id=new_project_id(), name=request.name, created_at=organization.clock(), archived_at=None)
     with organization.database.write() as session:
         ProjectRepository(session).add(row)
-    return _present(row)
+        named: dict[str, JsonValue] = {"name": row.name, "title": row.name}
+        record(session, organization, "project.created", row.id, project=row, data=named)
+        return _present(row)
 
 
 def find_project(organization: Organization, project_id: str) -> OrganizationProject:
@@ -53,6 +48,8 @@ def update_project(organization: Organization, project_id: str, request: UpdateP
     with organization.database.write() as session:
         row = require_active_project(session, project_id)
         row.name = request.name or row.name
+        changes: dict[str, JsonValue] = {"title": row.name}
+        record(session, organization, "project.updated", row.id, project=row, changes=changes)
         return _present(row)
 
 
@@ -63,7 +60,9 @@ def archive_project(organization: Organization, project_id: str) -> Organization
     """
     with organization.database.write() as session:
         row = require_project(session, project_id)
-        row.archived_at = row.archived_at or organization.clock()
+        if row.archived_at is None:
+            row.archived_at = organization.clock()
+            record(session, organization, "project.archived", row.id, project=row)
         return _present(row)
 
 

@@ -1,7 +1,8 @@
 """Service accounts: whom a project's keys are given to. A key's value is told once and kept as a hash."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
+from pydantic import JsonValue
 from sqlalchemy.orm import Session
 
 from schemas.ids import ProjectId, ServiceAccountId
@@ -19,12 +20,14 @@ from service.api_keys import hash_api_key, last_characters, new_api_key
 from service.clock import unix_seconds
 from service.db.projects import ProjectRepository
 from service.db.service_accounts import ServiceAccountRepository
-from service.db.tables import ApiKeyRow, ServiceAccountRow
+from service.db.tables import ApiKeyRow, ProjectRow, ServiceAccountRow
 from service.identifiers import new_key_id, new_service_account_id
 from service.nearest import shown
+from service.organization.audit import record
 from service.organization.listing import bounded_page
+from service.organization.organization import Organization
 from service.organization.organization_errors import ServiceAccountNotFound
-from service.organization.projects import Organization, require_active_project, require_project
+from service.organization.projects import require_active_project, require_project
 
 FIRST_KEY_NAME = "Secret Key"
 
@@ -40,10 +43,12 @@ def create_service_account(
             id=new_service_account_id(), project_id=project.id, name=request.name, created_at=now, deleted_at=None
         )
         ServiceAccountRepository(session).add(account)
+        data: dict[str, JsonValue] = {"name": account.name, "role": "member"}
+        record(session, organization, "service_account.created", account.id, project=project, data=data)
         key = None
         if not request.create_service_account_only:
             wanted = CreateServiceAccountKeyRequest(expires_in_seconds=request.expires_in_seconds)
-            key = _add_key(session, account, wanted, now=now)
+            key = _add_key(session, organization, project, account, wanted)
     return ServiceAccountCreated(**_present(account).model_dump(), api_key=key)
 
 
@@ -54,7 +59,7 @@ def create_key(
     with organization.database.write() as session:
         project = require_active_project(session, project_id)
         account = _require_account(session, ProjectId(project.id), account_id)
-        return _add_key(session, account, request, now=organization.clock())
+        return _add_key(session, organization, project, account, request)
 
 
 def find_service_account(organization: Organization, project_id: str, account_id: str) -> ServiceAccount:
@@ -82,6 +87,8 @@ def update_service_account(
         project = require_active_project(session, project_id)
         account = _require_account(session, ProjectId(project.id), account_id)
         account.name = request.name or account.name
+        changes = request.model_dump(mode="json", exclude_none=True)
+        record(session, organization, "service_account.updated", account.id, project=project, changes=changes)
         return _present(account)
 
 
@@ -91,13 +98,18 @@ def delete_service_account(organization: Organization, project_id: str, account_
         project = require_project(session, project_id)
         account = _require_account(session, ProjectId(project.id), account_id)
         ServiceAccountRepository(session).delete(ServiceAccountId(account.id), now=organization.clock())
+        record(session, organization, "service_account.deleted", account.id, project=project)
     return ServiceAccountDeleted(id=account_id, object="organization.project.service_account.deleted", deleted=True)
 
 
 def _add_key(
-    session: Session, account: ServiceAccountRow, request: CreateServiceAccountKeyRequest, *, now: datetime
+    session: Session,
+    organization: Organization,
+    project: ProjectRow,
+    account: ServiceAccountRow,
+    request: CreateServiceAccountKeyRequest,
 ) -> ServiceAccountKey:
-    value, lifetime_s = new_api_key(), request.expires_in_seconds
+    value, now, lifetime_s = new_api_key(), organization.clock(), request.expires_in_seconds
     row = ApiKeyRow(
         id=new_key_id(),
         project_id=account.project_id,
@@ -111,6 +123,8 @@ def _add_key(
         revoked_at=None,
     )
     ProjectRepository(session).add_key(row)
+    data: dict[str, JsonValue] = {"name": row.name, "scopes": [*row.scopes]}
+    record(session, organization, "api_key.created", row.id, project=project, data=data)
     return ServiceAccountKey(
         id=row.id,
         object="organization.project.service_account.api_key",

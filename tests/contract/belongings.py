@@ -59,6 +59,7 @@ def new_belongings(server: Server, admin_key: str) -> Belongings:
         "service_account_id": account.id,
         "api_key_id": account.api_key.id,
         "key_id": second.id,
+        "rate_limit_id": "rl-tiny-llama",
     }
     return Belongings(project, ids)
 

@@ -5,7 +5,13 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 from openai import OpenAI
+from openai.resources.admin.organization import Organization
 
+from service.api_keys import new_admin_key
+from service.clock import utc_now
+from service.db.admin_keys import AdminKeyRepository
+from service.db.tables import AdminKeyRow
+from service.organization.admin_keys import admin_key_row
 from tests.contract.server import ProjectAccess, Server, new_project, openai_client, running_server
 from tests.postgres import PostgresDatabases
 
@@ -35,3 +41,18 @@ def http(server: Server, project: ProjectAccess) -> Iterator[httpx2.Client]:
     """What the SDK cannot send, with the project's key."""
     with httpx2.Client(base_url=server.url, headers=project.headers, verify=False) as connected:
         yield connected
+
+
+@pytest.fixture
+def admin_key(server: Server) -> Iterator[str]:
+    key = new_admin_key()
+    with server.database.write() as session:
+        AdminKeyRepository(session).add(admin_key_row("tests", key, now=utc_now()))
+    yield key
+    with server.database.write() as session:
+        session.query(AdminKeyRow).delete()
+
+
+@pytest.fixture
+def organization(server: Server, admin_key: str) -> Organization:
+    return server.anonymous.with_options(admin_api_key=admin_key).admin.organization

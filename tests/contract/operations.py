@@ -42,6 +42,7 @@ VALID_BODIES: dict[str, Document] = {
     "UpdateServiceAccountRequest": {"name": "ci"},
     "CreateServiceAccountKeyRequest": {},
     "UpdateApiKeyRequest": {"scopes": []},
+    "UpdateRateLimitRequest": {"max_requests_per_1_day": 1000},
     "CreateAdminKeyRequest": {"name": "second"},
 }
 FORM_FIELDS: dict[str, dict[str, tuple[str | None, bytes]]] = {

@@ -10,28 +10,10 @@ from openai import OpenAI
 from openai.resources.admin.organization import Organization
 from sqlalchemy import select
 
-from service.api_keys import new_admin_key
 from service.clock import utc_now
-from service.db.admin_keys import AdminKeyRepository
-from service.db.tables import AdminKeyRow, ApiKeyRow, Table
-from service.organization.admin_keys import admin_key_row
+from service.db.tables import ApiKeyRow, Table
 from tests.contract.rows import submit, upload
-from tests.contract.server import ProjectAccess, Server
-
-
-@pytest.fixture
-def admin_key(server: Server) -> Iterator[str]:
-    key = new_admin_key()
-    with server.database.write() as session:
-        AdminKeyRepository(session).add(admin_key_row("tests", key, now=utc_now()))
-    yield key
-    with server.database.write() as session:
-        session.query(AdminKeyRow).delete()
-
-
-@pytest.fixture
-def organization(server: Server, admin_key: str) -> Organization:
-    return server.anonymous.with_options(admin_api_key=admin_key).admin.organization
+from tests.contract.server import Server
 
 
 @pytest.fixture
@@ -199,53 +181,6 @@ def test_no_value_of_a_key_is_stored(organization: Organization, server: Server)
         stored = repr([session.execute(select(table)).all() for table in Table.metadata.sorted_tables])
     assert key.id in stored
     assert not any(value in stored for value in values)
-
-
-ADMIN_ROUTES = [
-    ("GET", "/v1/organization/projects"),
-    ("POST", "/v1/organization/projects"),
-    ("GET", "/v1/organization/projects/{project}"),
-    ("POST", "/v1/organization/projects/{project}"),
-    ("POST", "/v1/organization/projects/{project}/archive"),
-    ("GET", "/v1/organization/projects/{project}/api_keys"),
-    ("GET", "/v1/organization/projects/{project}/api_keys/key_1"),
-    ("POST", "/v1/organization/projects/{project}/api_keys/key_1"),
-    ("DELETE", "/v1/organization/projects/{project}/api_keys/key_1"),
-    ("GET", "/v1/organization/projects/{project}/service_accounts"),
-    ("POST", "/v1/organization/projects/{project}/service_accounts"),
-    ("GET", "/v1/organization/projects/{project}/service_accounts/svc_1"),
-    ("POST", "/v1/organization/projects/{project}/service_accounts/svc_1"),
-    ("DELETE", "/v1/organization/projects/{project}/service_accounts/svc_1"),
-    ("POST", "/v1/organization/projects/{project}/service_accounts/svc_1/api_keys"),
-    ("GET", "/v1/organization/admin_api_keys"),
-    ("POST", "/v1/organization/admin_api_keys"),
-    ("GET", "/v1/organization/admin_api_keys/key_1"),
-    ("DELETE", "/v1/organization/admin_api_keys/key_1"),
-]
-
-
-def test_the_table_of_admin_routes_is_whole(http: httpx2.Client) -> None:
-    documented = {
-        (method.upper(), path)
-        for path, operations in http.get("/openapi.json").json()["paths"].items()
-        if path.startswith("/v1/organization")
-        for method in operations
-    }
-    templates = {
-        (method, path.format(project="{project_id}").replace("svc_1", "{service_account_id}"))
-        for method, path in ADMIN_ROUTES
-    }
-    by_admin = {(m, p.replace("admin_api_keys/key_1", "admin_api_keys/{key_id}")) for m, p in templates}
-    assert {(m, p.replace("/key_1", "/{api_key_id}")) for m, p in by_admin} == documented
-
-
-@pytest.mark.parametrize(("method", "path"), ADMIN_ROUTES)
-def test_a_projects_key_or_none_opens_no_admin_route(
-    http: httpx2.Client, server: Server, project: ProjectAccess, method: str, path: str
-) -> None:
-    url = path.format(project=project.id)
-    for answer in (http.request(method, url, json={}), httpx2.request(method, server.url + url, json={})):
-        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
 
 
 def test_an_admin_key_opens_no_project(server: Server, admin_key: str) -> None:

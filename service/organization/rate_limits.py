@@ -1,0 +1,72 @@
+"""Rate limits of a project: one entry a base model, for the jobs created on it, and one for requests of any kind."""
+
+from collections.abc import Iterable
+
+from schemas.ids import ProjectId
+from schemas.organization import NO_LIMIT, ProjectRateLimit, UpdateRateLimitRequest
+from schemas.pages import BoundedPage
+from service.db.rate_limits import ALL_REQUESTS, RateLimitRepository
+from service.db.tables import RateLimitRow
+from service.nearest import did_you_mean, shown
+from service.organization.audit import record
+from service.organization.listing import bounded_page
+from service.organization.organization import Organization
+from service.organization.organization_errors import RateLimitNotFound
+from service.organization.projects import require_active_project, require_project
+
+PREFIX = "rl-"
+
+
+def list_rate_limits(
+    organization: Organization, project_id: str, models: Iterable[str], *, after: str | None, limit: int
+) -> BoundedPage[ProjectRateLimit]:
+    """By name, `*` first; `models`: the base models there are. Raises: ProjectNotFound."""
+    with organization.database.read() as session:
+        project = require_project(session, project_id)
+        rows = RateLimitRepository(session).list_of_project(ProjectId(project.id))
+    entries = [_present(model, rows.get(model)) for model in (ALL_REQUESTS, *sorted(models))]
+    ids = [entry.id for entry in entries]
+    start = ids.index(after) + 1 if after in ids else 0
+    return bounded_page(entries[start:], limit=limit)
+
+
+def update_rate_limit(
+    organization: Organization,
+    project_id: str,
+    rate_limit_id: str,
+    request: UpdateRateLimitRequest,
+    models: Iterable[str],
+) -> ProjectRateLimit:
+    """Raises: ProjectNotFound, ProjectArchived, RateLimitNotFound."""
+    model = _require_model(rate_limit_id, models)
+    with organization.database.write() as session:
+        project = require_active_project(session, project_id)
+        limits = RateLimitRepository(session)
+        row = limits.find(ProjectId(project.id), model)
+        if row is None:
+            row = RateLimitRow(project_id=project.id, model=model)
+            limits.add(row)
+        changes = request.model_dump(exclude_none=True)
+        for name, value in changes.items():
+            setattr(row, name, None if value == NO_LIMIT else value)
+        record(session, organization, "rate_limit.updated", rate_limit_id, project=project, changes=changes)
+        return _present(model, row)
+
+
+def _require_model(rate_limit_id: str, models: Iterable[str]) -> str:
+    known = {f"{PREFIX}{model}": model for model in (ALL_REQUESTS, *models)}
+    if rate_limit_id not in known:
+        remedy = did_you_mean(rate_limit_id, known, kind="rate limits")
+        raise RateLimitNotFound(f"The rate limit {shown(rate_limit_id)} does not exist; {remedy}")
+    return known[rate_limit_id]
+
+
+def _present(model: str, row: RateLimitRow | None) -> ProjectRateLimit:
+    return ProjectRateLimit(
+        id=f"{PREFIX}{model}",
+        object="project.rate_limit",
+        model=model,
+        max_requests_per_1_minute=(row and row.max_requests_per_1_minute) or NO_LIMIT,
+        max_requests_per_1_day=(row and row.max_requests_per_1_day) or NO_LIMIT,
+        max_tokens_per_1_minute=NO_LIMIT,
+    )
