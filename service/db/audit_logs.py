@@ -30,7 +30,7 @@ class AuditFilter:
             (AuditLogRow.project_id, self.project_ids),
             (AuditLogRow.subject_id, self.subject_ids),
         )
-        conditions = [column.in_(values) for column, values in wanted if values]
+        conditions: list[ColumnElement[bool]] = [column.in_(values) for column, values in wanted if values]
         if self.since is not None:
             conditions.append(AuditLogRow.effective_at >= self.since)
         if self.before is not None:
