@@ -4,17 +4,22 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import httpx2
-from openai import OpenAI
+from openai import APIConnectionError, InternalServerError, OpenAI
+from openai.types.fine_tuning import FineTuningJob
 
+from service.db.engine import Database
+from tests.contract.server import new_project
 from tests.integration.serving import KEY, processes_of, wait_until
 
+Result = TypeVar("Result")
 LISTENING = "dpo-service api is listening on "
 DISPATCHING = "dpo-service dispatcher "
 
@@ -90,9 +95,11 @@ class Replicas:
 
 
 @contextmanager
-def replicated(folder: Path, database_url: str, models_file: Path, *, lease_s: float) -> Iterator[Replicas]:
+def replicated(
+    folder: Path, database_url: str, models_file: Path, *, lease_s: float, settings: Mapping[str, str] | None = None
+) -> Iterator[Replicas]:
     """A migrated database, two APIs and two dispatchers; none of them, nor a run, is left at the end."""
-    environment = environment_of(folder, database_url, models_file, lease_s=lease_s)
+    environment = environment_of(folder, database_url, models_file, lease_s=lease_s) | dict(settings or {})
     migrated = run_command(environment, "migrate")
     assert migrated.returncode == 0, migrated.stderr
     replicas = Replicas(environment)
@@ -121,3 +128,25 @@ def environment_of(folder: Path, database_url: str, models_file: Path, *, lease_
         "DPO_LEASE_S": str(lease_s),
         "OMP_NUM_THREADS": "1",
     }
+
+
+def new_key(url: str, *, name: str = "another") -> str:
+    """Of another project."""
+    database = Database(url)
+    access = new_project(database, name=name)
+    database.close()
+    return access.key
+
+
+def retrieved(replicas: Replicas, key: str, job: FineTuningJob) -> FineTuningJob:
+    return asked(replicas, key, lambda client: client.fine_tuning.jobs.retrieve(job.id))
+
+
+def asked(replicas: Replicas, key: str, ask: Callable[[OpenAI], Result]) -> Result:
+    """Ask again when the API that was asked is killed meanwhile."""
+    while True:
+        try:
+            with replicas.client(key) as client:
+                return ask(client)
+        except (APIConnectionError, InternalServerError):
+            time.sleep(0.2)

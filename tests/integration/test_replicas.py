@@ -3,21 +3,23 @@
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
-from openai import APIConnectionError, InternalServerError, OpenAI
-from openai.types.fine_tuning import FineTuningJob
 
 from service.db.engine import Database
-from tests.contract.server import new_project
-from tests.integration.replicas import DISPATCHING, Replicas, environment_of, replicated, run_command
+from tests.integration.replicas import (
+    DISPATCHING,
+    asked,
+    environment_of,
+    new_key,
+    replicated,
+    retrieved,
+    run_command,
+)
 from tests.integration.serving import KEY, create_job, messages_of, processes_of, steps_of, wait_for_step, wait_until
 from tests.postgres import PostgresDatabases
 
-Result = TypeVar("Result")
 EPOCHS = 10
 STEPS = 4 * EPOCHS
 KILLS = 6
@@ -110,31 +112,9 @@ def test_what_replicas_must_share_is_asked_for(tmp_path: Path, models_file: Path
     assert f"{'DPO_RAY_ADDRESS' if missing == 'DPO_BACKEND' else missing} is not set" in done.stderr
 
 
-def new_key(url: str) -> str:
-    """Of another project."""
-    database = Database(url)
-    access = new_project(database, name="another")
-    database.close()
-    return access.key
-
-
 def owner_of(url: str, job_id: str) -> str | None:
     database = Database(url)
     with database.engine.connect() as connection:
         owner = connection.exec_driver_sql(f"SELECT lease_owner FROM jobs WHERE id = '{job_id}'").scalar()
     database.close()
     return owner
-
-
-def retrieved(replicas: Replicas, key: str, job: FineTuningJob) -> FineTuningJob:
-    return asked(replicas, key, lambda client: client.fine_tuning.jobs.retrieve(job.id))
-
-
-def asked(replicas: Replicas, key: str, ask: Callable[[OpenAI], Result]) -> Result:
-    """Ask again when the API that was asked is killed meanwhile."""
-    while True:
-        try:
-            with replicas.client(key) as client:
-                return ask(client)
-        except (APIConnectionError, InternalServerError):
-            time.sleep(0.2)
