@@ -121,6 +121,8 @@ class RunSpec(Record):
     workers: Annotated[int, Field(ge=1)]
     gpus_per_worker: int
     """0: train on CPU."""
+    shards_base: bool | None = False
+    """Whether each worker holds its share of the frozen base alone; null: where the whole one does not fit a device."""
     evaluate_every_steps: Annotated[int, Field(ge=1)]
     """Also after the last step; unused without a validation file."""
     guards: GuardParameters | None
@@ -137,4 +139,10 @@ class RunSpec(Record):
     def _check_sft(self) -> "RunSpec":
         if (self.reference == "sft") != (self.sft is not None):
             raise ValueError('sft is set when reference is "sft", and then alone')
+        return self
+
+    @model_validator(mode="after")
+    def _check_sharding(self) -> "RunSpec":
+        if self.shards_base and (self.workers == 1 or self.quantization is not None):
+            raise ValueError("shards_base needs two workers or more, and a base without quantization")
         return self

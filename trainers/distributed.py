@@ -40,6 +40,14 @@ class Workers:
         failures = torch.tensor([float(not holds)], device=self.device)
         return not bool(self.sum(failures).item())
 
+    def largest(self, number: int) -> int:
+        """Return the largest of all workers' numbers; the host waits for the answer."""
+        if self.world_size == 1:
+            return number
+        largest = torch.tensor(number, device=self.device)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return int(largest.item())
+
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Sum gradients in place; a worker without pairs in this step counts as zero."""
         if self.world_size == 1:

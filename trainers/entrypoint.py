@@ -78,7 +78,7 @@ def _train(
     with ExitStack() as stack:
         model_folder = stack.enter_context(local_copy(folder.resolve(spec.model.uri)))
         base_weights = stack.enter_context(hashing_weights(model_folder)) if workers.writes else None
-        prepared = prepare(folder, spec, model_folder, workers.device)
+        prepared = prepare(folder, spec, model_folder, workers)
         for event in prepared.opening:
             events.tell(event)
         events.flush()

@@ -15,9 +15,13 @@ class RanOutOfMemory(Exception):
     """A worker, perhaps another one, had no memory for a pass."""
 
 
+class FellOutOfStep(Exception):
+    """A worker cannot take part in a pass that the others are in the middle of: they have to end, too."""
+
+
 @contextmanager
 def all_fit(workers: Workers) -> Iterator[None]:
-    """Do something that allocates and has no collectives of its own, but for more of these contexts.
+    """Do something that allocates and has no collectives of its own, but for more of these contexts and `make_passes`.
 
     Raises: RanOutOfMemory, on every worker when one ran out.
     """

@@ -17,6 +17,7 @@ from trainers.distributed import Workers
 from trainers.dpo.loss import PairLogProbs, dpo_loss
 from trainers.dpo.objective import Objective, StepSizes, completion_lengths, score_sums
 from trainers.dpo.reference import ReferenceTable
+from trainers.dpo.rounds import PassShape, make_passes
 from trainers.dpo.scores import PairScores
 from trainers.dpo.step import fill_reference
 from trainers.metrics import as_vector
@@ -59,28 +60,35 @@ def accumulate_coupled_gradients(
     Returns: the sums over its pairs as a vector; the loss, which belongs to no pair, stands in worker 0's.
     Raises: RanOutOfMemory.
     """
-    device = objective.device
+    device, fills = objective.device, not reference.knows(step)
     table = StepTable(step, device=device)
     drawn_again = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-    with all_fit(workers), drawn_again, torch.no_grad():
-        for indices in passes:
-            batch = [pairs[index] for index in indices]
+
+    def score_first(indices: Sequence[int]) -> None:
+        batch = [pairs[index] for index in indices]
+        if fills:
             fill_reference(objective, indices, batch, reference)
-            with objective.policy.with_dropout():
-                table.keep(indices, objective.score(batch), reference.of(indices, device=device))
+        with objective.policy.with_dropout():
+            table.keep(indices, objective.score(batch), reference.of(indices, device=device))
+
+    with all_fit(workers), drawn_again, torch.no_grad():
+        make_passes(objective, passes, score_first, PassShape(forwards=1 + fills, has_gradient=False))
     scores_D3, reference_D2 = table.gather(workers)
     scores_D3.requires_grad_()
     loss = step_loss(scores_D3, reference_D2, [pairs[index] for index in step], objective)
     (upstream_D3,) = torch.autograd.grad(loss / len(step), scores_D3)
 
     total = as_vector(device=device, loss=loss if workers.writes else 0.0)
+
+    def make_again(indices: Sequence[int]) -> None:
+        batch = [pairs[index] for index in indices]
+        with objective.policy.with_dropout():
+            scores = objective.score(batch)
+        torch.autograd.backward((stack_scores(scores) * upstream_D3[table.places(indices)]).sum())
+        total.add_(score_sums(scores, reference.of(indices, device=device), batch, objective))
+
     with all_fit(workers):
-        for indices in passes:
-            batch = [pairs[index] for index in indices]
-            with objective.policy.with_dropout():
-                scores = objective.score(batch)
-            torch.autograd.backward((stack_scores(scores) * upstream_D3[table.places(indices)]).sum())
-            total += score_sums(scores, reference.of(indices, device=device), batch, objective)
+        make_passes(objective, passes, make_again, PassShape(forwards=0, has_gradient=True))
     return total
 
 

@@ -18,6 +18,7 @@ from trainers.dpo.log_probs import log_collisions, token_divergence, token_log_p
 from trainers.dpo.objective import Objective, StepSizes, pair_losses, score_sums
 from trainers.dpo.packed_batch import HiddenStates
 from trainers.dpo.plan import micro_batches, shard
+from trainers.dpo.rounds import PassShape, make_passes
 from trainers.dpo.scores import CompletionStates, PairScores, gather_scores
 from trainers.metrics import FIELDS, PairSums, as_vector, from_vector
 from trainers.pass_memory import all_fit
@@ -35,8 +36,15 @@ class ReferenceStates:
     """
 
     def __init__(self, *, room_bytes: int = KEPT_BYTES) -> None:
-        self._room_bytes = room_bytes
+        self._all_room_bytes = self._room_bytes = room_bytes
         self._kept: dict[tuple[PairTokens, ...], Tensor] = {}
+
+    def knows(self, passes: Sequence[Sequence[PairTokens]]) -> bool:
+        return all(tuple(pairs) in self._kept for pairs in passes)
+
+    def forget(self) -> None:
+        self._room_bytes = self._all_room_bytes
+        self._kept.clear()
 
     def of(self, objective: Objective, pairs: Sequence[PairTokens], policy: CompletionStates) -> CompletionStates:
         """Return the reference's states where `policy` has the policy's."""
@@ -67,21 +75,36 @@ def evaluate(
     sizes, is_coupled = StepSizes.of(pairs), objective.loss.is_coupled
     table = StepTable(range(len(pairs)), device=objective.device)
     total = torch.zeros(len(FIELDS), dtype=torch.float64, device=objective.device)
+
+    def make(indices: Sequence[int]) -> None:
+        batch = [pairs[index] for index in indices]
+        policy, reference_B2, divergence = _compare(objective, batch, reference)
+        total.add_(divergence)
+        if is_coupled:
+            table.keep(indices, policy, reference_B2)
+            total.add_(score_sums(policy, reference_B2, batch, objective))
+        else:
+            total.add_(pair_losses(policy, reference_B2, batch, objective, sizes)[1])
+
+    passes = micro_batches(mine, pairs, token_budget=token_budget)
     with all_fit(workers), torch.no_grad():
-        for indices in micro_batches(mine, pairs, token_budget=token_budget):
-            batch = [pairs[index] for index in indices]
-            policy, reference_B2, divergence = _compare(objective, batch, reference)
-            total += divergence
-            if is_coupled:
-                table.keep(indices, policy, reference_B2)
-                total += score_sums(policy, reference_B2, batch, objective)
-            else:
-                total += pair_losses(policy, reference_B2, batch, objective, sizes)[1]
-    total = workers.sum(total)
+        make_passes(
+            objective, passes, make, _shape(objective, [[pairs[i] for i in part] for part in passes], reference)
+        )
+    summed = workers.sum(total)
     if is_coupled:
         loss = step_loss(*table.gather(workers), pairs, objective)
-        total += as_vector(device=objective.device, loss=loss)
-    return from_vector(total.tolist())
+        summed += as_vector(device=objective.device, loss=loss)
+    return from_vector(summed.tolist())
+
+
+def _shape(objective: Objective, passes: Sequence[Sequence[PairTokens]], reference: ReferenceStates) -> PassShape:
+    """With a sharded base the workers make the reference's passes all together, or all find them made."""
+    sharded = objective.policy.sharded
+    if sharded is None or sharded.workers.all(reference.knows(passes)):
+        return PassShape(forwards=1, has_gradient=False)
+    reference.forget()
+    return PassShape(forwards=2, has_gradient=False)
 
 
 def _compare(

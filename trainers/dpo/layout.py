@@ -6,18 +6,21 @@ be wrong with the next release, a comparison is not.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from trainers.data.chat_tokens import PairTokens
 from trainers.dpo.batch import PaddedLayout
 from trainers.dpo.packed_batch import PackedLayout
+from trainers.dpo.rounds import SMALL_PAIR
 from trainers.dpo.scores import Layout
 from trainers.errors import NotEnoughMemory
 from trainers.models.lora import Policy
 from trainers.pass_memory import is_out_of_memory
 
 COMPARED_PAIRS = 2
+OUT_OF_MEMORY = f"out of memory on {COMPARED_PAIRS} short pairs; take a smaller model"
 LOOKED_AT_PAIRS = 64
 """The shortest of these are compared: a job's start waits for it."""
 TOLERANCE_NATS = {torch.float32: 2e-3, torch.bfloat16: 0.25}
@@ -42,18 +45,36 @@ def choose_layout(
     packed = PackedLayout(policy, device, longest_row=max(pair.longest_row for pair in pairs))
     short = sorted(pairs[:LOOKED_AT_PAIRS], key=lambda pair: pair.packed_length)[:COMPARED_PAIRS]
     try:
-        with torch.no_grad():
-            difference = _largest_difference(packed, padded, short)
+        difference = _compare(policy, packed, padded, short)
     # Whatever a model that was not built for extra arguments raises, the padded layout serves it.
     except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as reason:
         if is_out_of_memory(reason):
-            raise NotEnoughMemory(f"out of memory on {COMPARED_PAIRS} short pairs; take a smaller model") from reason
+            raise NotEnoughMemory(OUT_OF_MEMORY) from reason
+        if policy.sharded is not None:
+            policy.sharded.reset()
         return ChosenLayout(padded, why_padded=str(reason))
     tolerance = TOLERANCE_NATS[policy.causal_lm().dtype]
     if not difference <= tolerance:  # so that NaN is a difference too
         why = f"log-probs differ by {difference:.2g} nats a token from the padded layout's"
         return ChosenLayout(padded, why_padded=why)
     return ChosenLayout(packed, why_padded=None)
+
+
+def _compare(policy: Policy, packed: Layout, padded: Layout, pairs: Sequence[PairTokens]) -> float:
+    """Raises: NotEnoughMemory, on every worker when the base is sharded; whatever a model raises."""
+    differences = []
+
+    def make(compared: Sequence[PairTokens]) -> None:
+        differences.append(_largest_difference(packed, padded, compared))
+
+    with torch.no_grad():
+        if policy.sharded is None:
+            make(pairs)
+        else:
+            fits = policy.sharded.attempt(partial(make, pairs), partial(make, [SMALL_PAIR]))
+            if not policy.sharded.workers.all(fits):
+                raise NotEnoughMemory(OUT_OF_MEMORY)
+    return differences[0]
 
 
 def _largest_difference(packed: Layout, padded: Layout, pairs: Sequence[PairTokens]) -> float:

@@ -1,27 +1,30 @@
 """Everything that the loop needs, from the run spec: model, adapter, pairs, plan, layout, optimizer."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch.optim import AdamW
 from transformers import PreTrainedTokenizerBase
 
 from schemas.run_record import RunEvent
 from schemas.run_spec import AdapterSource, RunSpec
 from trainers.data.chat_tokens import PairTokens
-from trainers.dpo.layout import choose_layout
+from trainers.distributed import Workers
+from trainers.dpo.layout import ChosenLayout, choose_layout
 from trainers.dpo.objective import Objective
 from trainers.dpo.plan import StepPlan
 from trainers.dpo.training_data import check_weights, load_training_data
 from trainers.errors import UnusableAdapter
 from trainers.events import message, warning
 from trainers.free_memory import free_bytes
+from trainers.models.base_placement import BasePlacement
 from trainers.models.causal_lm import load_causal_lm, load_tokenizer, longest_sequence
 from trainers.models.checkpointing import checkpoint_layers
 from trainers.models.fused_lora import fuse_lora_layers
 from trainers.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, InitialAdapter, Policy, add_lora, read_adapter
-from trainers.models.memory_plan import estimate_activations, plan_memory
+from trainers.models.memory_plan import MemoryPlan, estimate_activations, plan_memory
+from trainers.models.sharded_base import base_bytes, shard_base
 from trainers.run_folder import RunFolder, read_bytes
 
 TOKENS_A_PASS = {"cpu": 1024, "cuda": 8192}
@@ -43,44 +46,61 @@ class Prepared:
     """What to tell before the first step."""
 
 
-def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, device: torch.device) -> Prepared:
+def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Workers) -> Prepared:
     """Raises: TrainerError, for what the user or the registry's keeper must change."""
-    tokenizer = load_tokenizer(model_folder)
-    base = load_causal_lm(model_folder, precision=spec.precision, device=device, quantization=spec.quantization)
+    device, tokenizer = workers.device, load_tokenizer(model_folder)
+    placement = BasePlacement.of(spec, workers)
+    base = load_causal_lm(
+        model_folder, precision=spec.precision, device=placement.load_to, quantization=spec.quantization
+    )
     limit = longest_sequence(base)
     max_length = spec.dpo.max_length if limit is None else min(limit, spec.dpo.max_length)
     data = load_training_data(folder, spec, tokenizer, max_length=max_length)
     check_weights(spec, data)
+    pairs = [*data.training, *data.validation]
+    shards = placement.decide(base, longest_pair=max(pair.packed_length for pair in pairs))
     initial = _read_initial(folder, spec.initial_adapter)
     policy = add_lora(base, spec.lora, initial=initial, reference=spec.reference, seed=spec.seed)
-    plan = StepPlan(len(data.training), spec.dpo.batch_size, spec.dpo.n_epochs, spec.seed)
     fuse_lora_layers(policy.model)
-    pairs = [*data.training, *data.validation]
+    if shards:
+        policy = replace(policy, sharded=shard_base(base, workers))
+    plan = StepPlan(len(data.training), spec.dpo.batch_size, spec.dpo.n_epochs, spec.seed)
     chosen = choose_layout(policy, pairs, device=device, pad_token_id=int(tokenizer.pad_token_id))
     opening = [_started(spec, policy, plan, len(data.validation)), *data.warnings]
+    if shards:
+        opening.append(_told_shares(policy, workers))
     if chosen.why_padded is not None:
         opening.append(message("padded", f"Training on padded rows, which is slower: {chosen.why_padded}"))
-    memory = plan_memory(
-        estimate_activations(base.config, dtype_bytes=base.dtype.itemsize, is_padded=chosen.why_padded is not None),
-        longest_pair=max(pair.packed_length for pair in pairs),
-        most_tokens=TOKENS_A_PASS[device.type],
-        free_bytes=free_bytes(device),
-    )
+    memory = _plan_memory(policy, chosen, pairs, workers)
     if memory.is_checkpointed and checkpoint_layers(policy):
         opening.append(message("checkpointing", CHECKPOINTED))
     if initial is not None and not initial.has_shape_of(spec.lora):
         opening.append(warning("lora", f"The initial adapter keeps its own shape, {initial.shape}; the job's differs"))
     if max_length < spec.dpo.max_length:
         opening.append(warning("max_length", f"max_length is {max_length}, all that the model has positions for"))
+    optimizer = AdamW(policy.parameters(), lr=0.0, weight_decay=spec.dpo.weight_decay, fused=True)
+    objective = Objective(policy, chosen.layout, spec.dpo, device)
     return Prepared(
-        Objective(policy, chosen.layout, spec.dpo, device),
-        AdamW(policy.parameters(), lr=0.0, weight_decay=spec.dpo.weight_decay, fused=True),
-        plan,
-        data.training,
-        data.validation,
-        tokenizer,
-        memory.tokens_a_pass,
-        opening,
+        objective, optimizer, plan, data.training, data.validation, tokenizer, memory.tokens_a_pass, opening
+    )
+
+
+def _plan_memory(policy: Policy, chosen: ChosenLayout, pairs: Sequence[PairTokens], workers: Workers) -> MemoryPlan:
+    base, device = policy.causal_lm(), workers.device
+    return plan_memory(
+        estimate_activations(base.config, dtype_bytes=base.dtype.itemsize, is_padded=chosen.why_padded is not None),
+        longest_pair=max(pair.packed_length for pair in pairs),
+        most_tokens=TOKENS_A_PASS[device.type],
+        free_bytes=free_bytes(device),
+    )
+
+
+def _told_shares(policy: Policy, workers: Workers) -> RunEvent:
+    held, whole = base_bytes(policy.causal_lm())
+    return message(
+        "sharded",
+        f"The base model is sharded over {workers.world_size} workers: between two passes each holds "
+        f"{held / 1e6:,.2f} of its {whole / 1e6:,.2f} MB",
     )
 
 

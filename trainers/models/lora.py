@@ -24,6 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from schemas.fine_tuning import ReferenceType
 from schemas.run_spec import LoraParameters
 from trainers.errors import InvalidLoraTargets, UnusableAdapter
+from trainers.models.sharded_base import ShardedBase
 from trainers.seeding import seed_adapter_init
 
 LEARNING = "default"
@@ -64,6 +65,8 @@ class Policy:
     """Before the first step the policy equals its reference."""
     reference_is_estimated: bool = False
     """The frozen adapter is what this job's SFT made of it."""
+    sharded: ShardedBase | None = None
+    """None: each worker has the whole base."""
 
     def parameters(self) -> list[Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]

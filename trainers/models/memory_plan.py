@@ -1,4 +1,5 @@
-"""What a pass's activations take, and whether layers are to be computed a second time in the backward to save them.
+"""What a pass's activations take, whether layers are to be computed a second time in the backward to save them, and
+whether the base has to be shared out to make room for them.
 
 An estimate for decoder layers as Llama's: within a third of what autograd keeps, for every architecture that is tested.
 """
@@ -51,6 +52,12 @@ def plan_memory(activations: ActivationBytes, *, longest_pair: int, most_tokens:
         else:
             return MemoryPlan(tokens, is_checkpointed)
     return MemoryPlan(tokens, is_checkpointed=True)
+
+
+def fits_whole(base_bytes: int, activations: ActivationBytes, *, longest_pair: int, free_bytes: int) -> bool:
+    """Whether a device has room for the whole base and the smallest plan's pass."""
+    smallest = activations.of_pass(longest_pair, is_checkpointed=True)
+    return base_bytes + smallest <= int(free_bytes * ROOM_FOR_REST)
 
 
 def estimate_activations(config: PreTrainedConfig, *, dtype_bytes: int, is_padded: bool) -> ActivationBytes:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainers.data.chat_tokens import PairTokens
 from trainers.dpo.objective import Objective
+from trainers.dpo.rounds import SMALL_PAIR, PassShape, make_passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ def accumulate_gradients(objective: Objective, passes: Sequence[Sequence[PairTok
     Returns: its `TokenSums` as a vector, float64.
     """
     total = torch.zeros(4, dtype=torch.float64, device=objective.device)
-    for pairs in passes:
+
+    def make(pairs: Sequence[PairTokens]) -> None:
         with objective.policy.with_dropout():
             states = objective.layout.states(pairs)
         log_probs_N, correct_N = states.log_probs()
@@ -48,5 +50,8 @@ def accumulate_gradients(objective: Objective, passes: Sequence[Sequence[PairTok
         torch.autograd.backward(nats / step_tokens)
         trained_tokens = sum(pair.packed_length for pair in pairs)
         sums = [nats.detach(), states.lengths.sum(), correct_N.sum(), torch.tensor(trained_tokens)]
-        total += torch.stack([value.to(objective.device, torch.float64) for value in sums])
+        total.add_(torch.stack([value.to(objective.device, torch.float64) for value in sums]))
+
+    (small,) = demonstrations([SMALL_PAIR])
+    make_passes(objective, passes, make, PassShape(forwards=0, has_gradient=True, small=small))
     return total
