@@ -32,6 +32,7 @@ FDivergence = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_diverg
 LrScheduler = Literal["linear", "cosine", "constant"]
 Precision = Literal["fp32", "bf16"]
 Quantization = Literal["nf4"]
+Sharding = Literal["auto", "full", "none"]
 ReferenceType = Literal["initial", "base", "sft"]
 
 
@@ -156,6 +157,9 @@ class ResourceOptions(Request):
     """GPUs, one a worker. Null: what the model needs by the registry. 0: train on CPU."""
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Data-parallel workers on CPU; with GPUs there is one worker a GPU."""
+    sharding: Sharding = "auto"
+    """Of the frozen base over two workers or more: `full` gives each its share of every layer, `none` the whole base,
+    `auto` shares where the whole base does not fit a worker's device."""
 
 
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]

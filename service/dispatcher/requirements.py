@@ -7,7 +7,7 @@ worth of cores.
 
 from dataclasses import dataclass
 
-from schemas.fine_tuning import CreateJobRequest
+from schemas.fine_tuning import CreateJobRequest, Sharding
 from service.backends.backend import Capacity
 from service.db.queue import Held
 from service.db.tables import JobRow
@@ -15,6 +15,7 @@ from service.dispatcher.context import JobFailure
 from service.registry import BaseModelEntry
 
 CPUS_OF_ONE_CPU_RUN = 32
+SHARDS_BASE: dict[Sharding, bool | None] = {"auto": None, "full": True, "none": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,15 @@ def resolve_requirements(job: JobRow, entry: BaseModelEntry) -> Requirements:
     asked = CreateJobRequest.model_validate(job.request).resources
     gpus = entry.gpus if asked.gpus is None else asked.gpus
     return Requirements(gpus, 1) if gpus else Requirements(asked.workers or 1, 0)
+
+
+def resolve_sharding(job: JobRow, needed: Requirements) -> bool | None:
+    """Whether the base is sharded; None: the trainer sees whether it fits. One worker has nobody to share with, and a
+    base in 4 bits cannot be sharded."""
+    request = CreateJobRequest.model_validate(job.request)
+    if needed.workers == 1 or request.method.dpo.quantization is not None:
+        return False
+    return SHARDS_BASE[request.resources.sharding]
 
 
 def refuse_reason(needed: Requirements, capacity: Capacity) -> JobFailure | None:

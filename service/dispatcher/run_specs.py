@@ -11,7 +11,7 @@ from service.db.tables import FileRow, JobRow, ModelRow, RunRow
 from service.dispatcher.context import DispatchContext
 from service.dispatcher.files_of_job import find_files
 from service.dispatcher.model_of_job import find_model
-from service.dispatcher.requirements import resolve_requirements
+from service.dispatcher.requirements import resolve_requirements, resolve_sharding
 from service.jobs import hyperparameters
 from service.storage.object_store import ObjectStore
 
@@ -43,6 +43,7 @@ def build_run_spec(session: Session, context: DispatchContext, job: JobRow, run:
         seed=job.seed,
         workers=needed.workers,
         gpus_per_worker=needed.gpus_per_worker,
+        shards_base=resolve_sharding(job, needed),
         evaluate_every_steps=numbers.evaluate_every_steps,
         guards=None if guards is None else GuardParameters(**guards.model_dump()),
         checkpoint_every_steps=numbers.checkpoint_every_steps,

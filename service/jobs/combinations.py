@@ -30,6 +30,7 @@ def check_combinations(request: CreateJobRequest, entry: BaseModelEntry) -> None
     _check_guards(request.method.dpo.guards, request.validation_file)
     _check_resources(request.resources, entry)
     _check_quantization(request.method.dpo, request.resources, entry)
+    _check_sharding(request.method.dpo, request.resources, entry)
 
 
 def _check_suffix(suffix: str | None) -> None:
@@ -110,4 +111,23 @@ def _check_quantization(chosen: DpoOptions, asked: ResourceOptions, entry: BaseM
             f'quantization is "{chosen.quantization}" and {given}: 4-bit weights need a GPU; '
             "set resources.gpus to 1 or more, or leave quantization out",
             param="method.dpo.quantization",
+        )
+
+
+def _check_sharding(chosen: DpoOptions, asked: ResourceOptions, entry: BaseModelEntry) -> None:
+    if asked.sharding != "full":
+        return
+    gpus = entry.gpus if asked.gpus is None else asked.gpus
+    if (gpus or asked.workers or 1) == 1:
+        more = "set resources.gpus to 2 or more" if gpus else "set resources.workers to 2 or more"
+        raise InvalidJob(
+            f'resources.sharding is "full" and the job has one worker: there is nobody to share the base with; {more}, '
+            "or leave sharding out",
+            param="resources.sharding",
+        )
+    if chosen.quantization is not None:
+        raise InvalidJob(
+            f'resources.sharding is "full" and quantization is "{chosen.quantization}": 4-bit weights cannot be '
+            "sharded; leave one of them out",
+            param="resources.sharding",
         )

@@ -153,6 +153,14 @@ BAD_JOBS: list[tuple[dict[str, Any], str, str]] = [
     ({"resources": {"gpus": 1, "workers": 2}}, "resources.workers", "there is one worker a GPU"),
     ({"resources": {"workers": 2}, "model": "large-llama"}, "resources.workers", "the model trains on 2 GPU(s)"),
     ({"resources": {"workers": 0}}, "resources.workers", "greater than or equal to 1"),
+    ({"resources": {"sharding": "half"}}, "resources.sharding", "'auto', 'full' or 'none'"),
+    ({"resources": {"sharding": "full"}}, "resources.sharding", "the job has one worker"),
+    ({"resources": {"sharding": "full", "gpus": 1}}, "resources.sharding", "set resources.gpus to 2 or more"),
+    (
+        dpo(quantization="nf4") | {"model": "large-llama", "resources": {"sharding": "full"}},
+        "resources.sharding",
+        '"full" and quantization is "nf4"',
+    ),
 ]
 
 

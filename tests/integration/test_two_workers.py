@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[2]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
 
 
-def run_on_two(folder: Path, *arguments: str, module: str = "trainers") -> subprocess.CompletedProcess[str]:
+def run_on_two(
+    folder: Path, *arguments: str, module: str = "trainers", timeout_s: int = 120
+) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [*TORCHRUN, module, str(folder), *arguments],
@@ -28,7 +30,7 @@ def run_on_two(folder: Path, *arguments: str, module: str = "trainers") -> subpr
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout_s,
     )
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from schemas.run_layout import SPEC
 from schemas.run_record import RunError
 from schemas.run_spec import RunSpec
@@ -47,6 +49,27 @@ def test_a_kept_checkpoint_is_a_row_and_a_model(tmp_path: Path) -> None:
         job = world.tick_until_ended(job_id)
         assert world.checkpoint_steps(job_id) == [3]
         assert f"{job.fine_tuned_model}:ckpt-step-3" in world.model_names()
+
+
+@pytest.mark.parametrize(
+    ("resources", "quantization", "shards_base"),
+    [
+        pytest.param({"gpus": 2}, None, None, id="the trainer sees whether it fits"),
+        pytest.param({"gpus": 2, "sharding": "full"}, None, True, id="asked for"),
+        pytest.param({"gpus": 2, "sharding": "none"}, None, False, id="refused"),
+        pytest.param({"gpus": 2}, "nf4", False, id="4-bit weights cannot be"),
+        pytest.param({"gpus": 1}, None, False, id="one worker has nobody to share with"),
+    ],
+)
+def test_the_spec_says_whether_the_base_is_sharded(
+    tmp_path: Path, resources: dict[str, object], quantization: str | None, shards_base: bool | None
+) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run, gpus=2)) as world:
+        method = {"type": "dpo", "dpo": {"quantization": quantization}}
+        job_id = world.submit(resources=resources, method=method)
+        world.tick_until_ended(job_id)
+        spec = RunSpec.model_validate_json(world.context.store.read(f"runs/{job_id}/{job_id}-1/{SPEC}"))
+        assert spec.shards_base is shards_base
 
 
 def test_the_spec_is_numbers_and_uris(tmp_path: Path) -> None:

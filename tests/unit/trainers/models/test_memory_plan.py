@@ -7,7 +7,7 @@ from transformers import PretrainedConfig
 from tests.unit.trainers.dpo.test_packed_batch import CONFIGS, CPU, make_pair, make_policy
 from trainers.dpo.packed_batch import PackedLayout
 from trainers.models.fused_lora import fuse_lora_layers
-from trainers.models.memory_plan import ActivationBytes, MemoryPlan, estimate_activations, plan_memory
+from trainers.models.memory_plan import ActivationBytes, MemoryPlan, estimate_activations, fits_whole, plan_memory
 
 TEN_LAYERS = ActivationBytes(layer=1_000, between_layers=100, layers=10, outside=0)
 """11,000 bytes a token; 2,000 when checkpointed."""
@@ -32,6 +32,12 @@ def test_layers_are_computed_twice_only_where_the_longest_pair_would_not_fit(
     free_bytes = -(-room_bytes * 10 // 8)
     plan = plan_memory(TEN_LAYERS, longest_pair=longest_pair, most_tokens=1_024, free_bytes=free_bytes)
     assert plan == expected
+
+
+def test_a_base_is_whole_where_it_fits_beside_the_smallest_pass() -> None:
+    free_bytes = (5_000_000 + 2_000 * 300) * 10 // 8
+    assert fits_whole(5_000_000, TEN_LAYERS, longest_pair=300, free_bytes=free_bytes)
+    assert not fits_whole(5_000_001, TEN_LAYERS, longest_pair=300, free_bytes=free_bytes)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gpt_neox", "gpt2"])
