@@ -24,15 +24,15 @@ def ask_the_host_for_too_much() -> None:
     torch.empty(2**55)
 
 
-def cramped(room_tokens: int, *, allocate: Callable[[], None]) -> States:
+def cramped(room_tokens: int, *, allocate: Callable[[], None], counts_all: bool = False) -> States:
     """Return `PackedLayout.states` that calls `allocate`, which raises, for passes of more tokens than that.
 
-    Passes without gradient need little and are not counted.
+    Passes without gradient need little: they count only where all do.
     """
     roomy = PackedLayout.states
 
     def states(layout: PackedLayout, pairs: Sequence[PairTokens]) -> HiddenStates:
-        if torch.is_grad_enabled() and sum(pair.packed_length for pair in pairs) > room_tokens:
+        if (counts_all or torch.is_grad_enabled()) and sum(pair.packed_length for pair in pairs) > room_tokens:
             allocate()
         return roomy(layout, pairs)
 

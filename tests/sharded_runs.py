@@ -12,18 +12,22 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
+import pytest
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from schemas.run_record import StepMetrics
 from tests.cramped_layout import ask_the_host_for_too_much, cramped
+from trainers.dpo.optimizer_step import OptimizerStep
 from trainers.dpo.packed_batch import PackedLayout
+from trainers.dpo.progress import Progress
 from trainers.entrypoint import run
 from trainers.models import packed_attention
 from trainers.models.fused_lora import _LoraLinear
 
 PLAN = "plan.json"
-Place = Literal["before the pass", "inside its forward", "inside its backward"]
+Place = Literal["anywhere", "before the pass", "inside its forward", "inside its backward"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Planned:
     """More than the longest of the runs' pairs has, less than two of them have."""
     free_bytes: int | None = None
     """What devices tell; None: what they have."""
+    lost_at: int | None = None
+    """The step before which both workers are lost."""
 
 
 def write_plan(folder: Path, planned: list[Planned]) -> None:
@@ -47,6 +53,9 @@ def out_of_memory(planned: Planned) -> Iterator[None]:
     match planned.cramped_at if os.environ["RANK"] == "1" else None:
         case None:
             context: Any = nullcontext()
+        case "anywhere":
+            states = cramped(room, allocate=ask_the_host_for_too_much, counts_all=True)
+            context = patch.object(PackedLayout, "states", states)
         case "before the pass":
             states = cramped(room, allocate=ask_the_host_for_too_much)
             context = patch.object(PackedLayout, "states", states)
@@ -87,12 +96,28 @@ def free_memory(planned: Planned) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def loss_of_the_workers(planned: Planned) -> Iterator[None]:
+    plain = OptimizerStep.make
+
+    def make(optimizer_step: OptimizerStep, step: int, progress: Progress) -> tuple[StepMetrics, bool]:
+        if step == planned.lost_at:
+            raise OSError("the node went away")
+        return plain(optimizer_step, step, progress)
+
+    with (
+        nullcontext() if planned.lost_at is None else pytest.raises(OSError, match="went away"),
+        patch.object(OptimizerStep, "make", make),
+    ):
+        yield
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     for each in json.loads((folder / PLAN).read_text()):
         planned = Planned(**each)
-        with out_of_memory(planned), free_memory(planned):
+        with out_of_memory(planned), free_memory(planned), loss_of_the_workers(planned):
             run(planned.folder)
     dist.destroy_process_group()
 

@@ -1,7 +1,6 @@
 """Two workers with half of the base each train as one with the whole of it does."""
 
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from schemas.run_layout import ADAPTER, CHECKPOINTS, OUTCOME
+from schemas.run_layout import ADAPTER, OUTCOME
 from schemas.run_record import Outcome
 from schemas.run_spec import GuardParameters, SftParameters
 from tests.integration.test_two_workers import run_on_two, without_time
@@ -43,7 +42,7 @@ def lora(**changes: Any) -> dict[str, Any]:
 
 
 SFT = {"reference": "sft", "sft": SftParameters(n_epochs=2, learning_rate=5e-3)}
-ONCE, DEEP = dpo(n_epochs=1), "by itself, and checkpointed"
+ONCE, UNASKED = dpo(n_epochs=1), "by itself, and checkpointed"
 CASES = {
     "sigmoid": Case(),
     "a coupled loss, a tied head": Case(dpo(loss_type={"aot": 1.0, "sft": 0.5}), model="qwen3"),
@@ -54,10 +53,10 @@ CASES = {
     "no memory inside a forward": Case(ONCE, cramped_at="inside its forward", warned=1),
     "no memory inside a backward": Case(dpo(n_epochs=1, loss_type="aot"), cramped_at="inside its backward", warned=1),
     "no memory, an estimated reference": Case(ONCE | SFT, cramped_at="inside its backward", warned=2),
-    DEEP: Case(
+    UNASKED: Case(
         ONCE | {"shards_base": None},
-        model="deep",
-        free_bytes=1_200_000,
+        model="large",
+        free_bytes=1_500_000,
         cramped_at="inside its backward",
         warned=1,
     ),
@@ -84,9 +83,10 @@ def save_gemma2(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def save_deep_llama(folder: Path) -> None:
+def save_large_llama(folder: Path) -> None:
     tokenizer = tiny_tokenizer()
-    config = LlamaConfig(vocab_size=len(tokenizer), **SIZES | {"num_hidden_layers": 24})
+    sizes = SIZES | {"hidden_size": 64, "intermediate_size": 512, "num_hidden_layers": 4}
+    config = LlamaConfig(vocab_size=len(tokenizer), **sizes)
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -95,13 +95,14 @@ MODELS: dict[str, Callable[[Path], Any]] = {
     "llama": save_tiny_model,
     "qwen3": lambda folder: save_tiny_model(folder, architecture="qwen3"),
     "gemma2": save_gemma2,
-    "deep": save_deep_llama,
+    "large": save_large_llama,
 }
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders `NAME/one` and `NAME/two` of all cases, and `resumed`, of a run that was lost after its second step."""
+    """Folders `NAME/one` and `NAME/two` of all cases; `resumed` goes on where `lost` was before its third step; in
+    `hopeless` a worker has no memory for any pair."""
     parent = tmp_path_factory.mktemp("sharded")
     for name, save in MODELS.items():
         save(parent / "models" / name)
@@ -111,22 +112,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_case(parent / name / "one", model, case, workers=1, shards_base=False)
         make_case(parent / name / "two", model, case, workers=2)
         planned.append(Planned(str(parent / name / "two"), case.cramped_at, free_bytes=case.free_bytes))
-    kept = Case({"checkpoint_every_steps": 2} | lora(dropout=0.2))
-    make_case(parent / "unbroken", parent / "models" / "llama", kept, workers=2)
-    run_planned(parent, [*planned, Planned(str(parent / "unbroken"))])
-    lost = parent / "lost"
-    shutil.copytree(parent / "unbroken", lost)
-    for checkpoint in sorted((lost / CHECKPOINTS).iterdir())[1:]:
-        shutil.rmtree(checkpoint)
-    make_case(parent / "resumed", parent / "models" / "llama", kept, workers=2, resume_from=(str(lost),))
-    run_planned(parent, [Planned(str(parent / "resumed"))])
-    return parent
-
-
-def run_planned(folder: Path, planned: list[Planned]) -> None:
-    write_plan(folder, planned)
-    ended = run_on_two(folder, module="tests.sharded_runs", timeout_s=400)
+    kept, resumed = Case({"checkpoint_every_steps": 2} | lora(dropout=0.2)), {"resume_from": (str(parent / "lost"),)}
+    for name, changes, lost_at in (("unbroken", {}, None), ("lost", {}, 3), ("resumed", resumed, None)):
+        make_case(parent / name, parent / "models" / "llama", kept, workers=2, **changes)
+        planned.append(Planned(str(parent / name), lost_at=lost_at))
+    make_case(parent / "hopeless", parent / "models" / "llama", Case(), workers=2)
+    planned.insert(0, Planned(str(parent / "hopeless"), "anywhere", room_tokens=10))
+    write_plan(parent, planned)
+    ended = run_on_two(parent, module="tests.sharded_runs", timeout_s=400)
     assert ended.returncode == 0, ended.stderr
+    return parent
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -157,8 +152,14 @@ def test_a_worker_that_runs_out_of_memory_keeps_step_until_all_make_smaller_pass
 
 
 def test_a_base_that_fits_no_device_is_sharded_unasked_and_its_layers_are_checkpointed(runs: Path) -> None:
-    told = [event.key for event in read_events(runs / DEEP / "two")]
+    told = [event.key for event in read_events(runs / UNASKED / "two")]
     assert told[:3] == ["started", "sharded", "checkpointing"]
+
+
+def test_a_worker_without_memory_for_any_pass_ends_the_run_for_all(runs: Path) -> None:
+    error = Outcome.model_validate_json((runs / "hopeless" / OUTCOME).read_bytes()).error
+    assert error is not None
+    assert error.code == "not_enough_memory"
 
 
 def test_a_lost_run_goes_on_to_the_last_bit(runs: Path) -> None:
@@ -169,8 +170,8 @@ def test_a_lost_run_goes_on_to_the_last_bit(runs: Path) -> None:
     assert all(torch.equal(weights[1][name], weight) for name, weight in weights[0].items())
 
 
-def test_each_worker_holds_about_half_of_a_deep_base(runs: Path) -> None:
-    (told,) = [event.message for event in read_events(runs / DEEP / "two") if event.key == "sharded"]
+def test_each_worker_holds_about_half_of_a_large_base(runs: Path) -> None:
+    (told,) = [event.message for event in read_events(runs / UNASKED / "two") if event.key == "sharded"]
     found = re.fullmatch(r"The base model is sharded over 2 workers: .* ([\d.]+) of its ([\d.]+) MB", told)
     assert found is not None, told
     assert float(found[1]) / float(found[2]) == pytest.approx(0.5, abs=0.05)

@@ -87,12 +87,16 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
 
 def _plan_memory(policy: Policy, chosen: ChosenLayout, pairs: Sequence[PairTokens], workers: Workers) -> MemoryPlan:
     base, device = policy.causal_lm(), workers.device
-    return plan_memory(
+    plan = plan_memory(
         estimate_activations(base.config, dtype_bytes=base.dtype.itemsize, is_padded=chosen.why_padded is not None),
         longest_pair=max(pair.packed_length for pair in pairs),
         most_tokens=TOKENS_A_PASS[device.type],
         free_bytes=free_bytes(device),
     )
+    if policy.sharded is None:
+        return plan
+    # Passes of one kind, so that their gathers are the same.
+    return replace(plan, is_checkpointed=not workers.all(not plan.is_checkpointed))
 
 
 def _told_shares(policy: Policy, workers: Workers) -> RunEvent:

@@ -5,7 +5,7 @@ it out would save nothing at the peak: it is whole on every worker. So are the a
 ever. A pass is thus a sequence of gathers, the same for every pass of its kind, which all workers make together.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -57,7 +57,8 @@ class ShardedBase:
 
     def reset(self) -> None:
         """Give up a pass that has raised."""
-        self._root.reset_iter_state()
+        if self._gathers.is_in_use:  # FSDP has no state to reset before its first pass
+            self._root.reset_iter_state()
 
 
 def shard_base(model: PreTrainedModel, workers: Workers) -> ShardedBase:
@@ -108,6 +109,7 @@ class _Gathers(DefaultAllGather):
     """Counts the gathers of the pass at hand."""
 
     def __init__(self) -> None:
+        self.is_in_use = False
         self._made = 0
         self._left_out = 0
 
@@ -117,6 +119,10 @@ class _Gathers(DefaultAllGather):
     def begin_again(self) -> None:
         """Leave out as many as were made since the beginning: what they would have brought is not needed."""
         self._left_out = self._made
+
+    def allocate(self, size: Sequence[int | torch.SymInt], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        self.is_in_use = True
+        return super().allocate(size, dtype=dtype, device=device)
 
     def __call__(
         self, output_tensor: Tensor, input_tensor: Tensor, group: dist.ProcessGroup, async_op: bool = False
