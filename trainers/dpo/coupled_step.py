@@ -73,11 +73,7 @@ def accumulate_coupled_gradients(
 
     with all_fit(workers), drawn_again, torch.no_grad():
         make_passes(objective, passes, score_first, PassShape(forwards=1 + fills, has_gradient=False))
-    scores_D3, reference_D2 = table.gather(workers)
-    scores_D3.requires_grad_()
-    loss = step_loss(scores_D3, reference_D2, [pairs[index] for index in step], objective)
-    (upstream_D3,) = torch.autograd.grad(loss / len(step), scores_D3)
-
+    loss, upstream_D3 = _differentiate(table, [pairs[index] for index in step], objective, workers)
     total = as_vector(device=device, loss=loss if workers.writes else 0.0)
 
     def make_again(indices: Sequence[int]) -> None:
@@ -90,6 +86,17 @@ def accumulate_coupled_gradients(
     with all_fit(workers):
         make_passes(objective, passes, make_again, PassShape(forwards=0, has_gradient=True))
     return total
+
+
+def _differentiate(
+    table: StepTable, pairs: Sequence[PairTokens], objective: Objective, workers: Workers
+) -> tuple[Tensor, Tensor]:
+    """Return the step's loss, and its mean's gradient with respect to every score, (D, 3)."""
+    scores_D3, reference_D2 = table.gather(workers)
+    scores_D3.requires_grad_()
+    loss = step_loss(scores_D3, reference_D2, pairs, objective)
+    (upstream_D3,) = torch.autograd.grad(loss / len(pairs), scores_D3)
+    return loss, upstream_D3
 
 
 def step_loss(scores_D3: Tensor, reference_D2: Tensor, pairs: Sequence[PairTokens], objective: Objective) -> Tensor:
