@@ -134,6 +134,8 @@ class RunSpec(Record):
     resume_from: tuple[str, ...]
     """Run folders of earlier attempts, newest first; the first whole checkpoint found there is resumed when the
     run's own folder has none."""
+    traceparent: str | None = None
+    """W3C's header of the request that made the job: the trainer's log lines name its trace. Null: not traced."""
 
     @model_validator(mode="after")
     def _check_sft(self) -> "RunSpec":

@@ -9,8 +9,17 @@ import os
 PREFIX = "DPO_"
 TOLD = frozenset({"DPO_S3_ENDPOINT_URL", "DPO_CPU_THREADS"})
 """Of our variables: what trainers read. All others are settings of the service, and some of these are its secrets."""
-SECRETS_OF_OTHERS = frozenset({"PGPASSWORD", "PGPASSFILE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"})
-"""What opens the database and the cluster without our settings."""
+SECRETS_OF_OTHERS = frozenset(
+    {
+        "PGPASSWORD",
+        "PGPASSFILE",
+        "RAY_AUTH_TOKEN",
+        "RAY_AUTH_TOKEN_PATH",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    }
+)
+"""What opens the database, the cluster and the receiver of traces without our settings."""
 
 
 def child_environment() -> dict[str, str]:

@@ -103,7 +103,7 @@ def doctor() -> None:
     """Try everything that the settings name and say what to mend; the exit code is 1 when a check fails."""
     from service.doctor.examine import examine
     from service.doctor.finding import render_findings
-    from service.telemetry import configure_logging
+    from service.telemetry.logs import configure_logging
 
     configure_logging()
     findings = examine(_load_settings({}))
@@ -113,7 +113,7 @@ def doctor() -> None:
 
 def _run(entry: Callable[[Settings], None], given: dict[str, Path | str | int | None]) -> None:
     from service.serve.start_errors import StartError
-    from service.telemetry import configure_logging
+    from service.telemetry.logs import configure_logging
 
     configure_logging()
     try:

@@ -39,6 +39,10 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=30, ge=1)
     """How long a dispatcher that gives no sign keeps its jobs; a living one renews three times as often."""
 
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    """Where `/metrics` is told, without a key, for Prometheus. Absent: nowhere."""
+    metrics_host: str = "127.0.0.1"
+    """The address of that port alone; give one that Prometheus reaches and users do not."""
     webhook_key: SecretStr | None = Field(default=None, min_length=32)
     """What the secrets of webhooks are derived from, 32 characters or more; the same for every replica. Absent: made
     once and kept in the data folder."""

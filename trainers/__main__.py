@@ -5,22 +5,32 @@ new attempt may cure.
 """
 
 import argparse
+import logging
 import sys
 
 from trainers.entrypoint import run
 from trainers.errors import RunStopped
+from trainers.logs import configure_logging, log_event
 
 EXIT_STOPPED = 143
+EXIT_FAILED = 1
+
+log = logging.getLogger("trainers")
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m trainers", description="Train from a run folder.")
     parser.add_argument("run_folder", help="a path or s3://bucket/prefix, with spec.json in it")
+    folder = parser.parse_args(arguments).run_folder
+    configure_logging()
     try:
-        run(parser.parse_args(arguments).run_folder)
+        run(folder)
     except RunStopped as stopped:
-        sys.stderr.write(f"{stopped}\n")
+        log_event(log, "run_stopped", message=str(stopped))
         return EXIT_STOPPED
+    except Exception:
+        log.exception("run_failed")
+        return EXIT_FAILED
     return 0
 
 

@@ -4,6 +4,7 @@
 raised, leaves no outcome, and a later attempt goes on from the last checkpoint.
 """
 
+import logging
 import resource
 import time
 from contextlib import ExitStack
@@ -22,12 +23,15 @@ from trainers.dpo.prepare import prepare
 from trainers.dpo.train import TrainingLoop
 from trainers.errors import TrainerError
 from trainers.events import EventLog, message
+from trainers.logs import log_event, name_run
 from trainers.model_copy import local_copy
 from trainers.models.weight_hashes import hashing_weights
 from trainers.results import Results
 from trainers.run_folder import RunFolder
 from trainers.sft.phase import SftPhase
 from trainers.stop_signal import StopSignal, listening_for_stop
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -46,6 +50,8 @@ def run(run_folder_uri: str) -> Outcome | None:
     """
     folder = RunFolder(run_folder_uri)
     spec = RunSpec.model_validate_json(folder.read(SPEC))
+    name_run(spec)
+    log_event(log, "run_started")
     with listening_for_stop(folder) as stop, open_workers(gpus_per_worker=spec.gpus_per_worker) as workers:
         if workers.from_first(workers.writes and folder.exists(OUTCOME)):
             return Outcome.model_validate_json(folder.read(OUTCOME)) if workers.writes else None
@@ -56,6 +62,8 @@ def run(run_folder_uri: str) -> Outcome | None:
             events.flush()
         if outcome is not None:
             folder.write(OUTCOME, outcome.model_dump_json(indent=2).encode())
+            code = None if outcome.error is None else outcome.error.code
+            log_event(log, "run_finished", outcome=outcome.status, steps=outcome.steps, code=code)
         workers.wait()
         return outcome
 

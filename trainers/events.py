@@ -1,11 +1,15 @@
 """What happened, for whoever polls the job: numbered chunks of JSONL, each written once and never touched again."""
 
+import logging
 import time
 from collections.abc import Callable
 
 from schemas.run_layout import EVENTS, event_chunk
 from schemas.run_record import RunEvent
+from trainers.logs import log_event
 from trainers.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 FLUSH_EVERY_S = 1.0
 
@@ -28,6 +32,8 @@ class EventLog:
         if not self._is_writer:
             return
         self._buffer.append(event)
+        level = logging.INFO if event.level == "info" else logging.WARNING
+        log_event(log, "run_told", level=level, key=event.key, message=event.message)
         now = self._monotonic()
         # The next event is as far away as the last one was: flush now when that would be too late.
         expected_next = now + (now - self._told_at)

@@ -5,15 +5,19 @@ names another server than Amazon's. A store that is away for minutes is waited f
 """
 
 import functools
+import logging
 import os
 import re
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from pyarrow import fs
+
+from trainers.logs import log_event
+
+log = logging.getLogger(__name__)
 
 S3_SCHEME = "s3://"
 OUTAGE = re.compile(
@@ -47,7 +51,7 @@ def outlast(act: Callable[[], Result]) -> Result:
         except OSError as error:
             if not OUTAGE.search(str(error)) or time.monotonic() + pause_s > deadline:
                 raise
-            sys.stderr.write(f"The object store is away ({error}); trying again in {pause_s:g} s\n")
+            log_event(log, "store_away", level=logging.WARNING, message=str(error), again_in_s=pause_s)
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

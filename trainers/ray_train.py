@@ -14,6 +14,7 @@ from schemas.run_layout import OUTCOME, SPEC, STOP
 from schemas.run_spec import RunSpec
 from trainers.errors import RunStopped
 from trainers.file_systems import locate
+from trainers.logs import configure_logging, log_event, name_run
 from trainers.run_folder import RunFolder
 from trainers.stop_signal import mark_stop_on_sigterm
 
@@ -22,6 +23,7 @@ THREADS_VARIABLE = "DPO_CPU_THREADS"
 """Of the cluster's nodes, where an operator wants a CPU run to use fewer threads than there are cores."""
 EXIT_STOPPED = 143
 EXIT_NO_OUTCOME = 70
+EXIT_FAILED = 1
 GROUP_RESTARTS = 3
 """Of a worker group within one run; after that the service's own attempts go on."""
 QUIET_RAY_TRAIN = {
@@ -33,25 +35,37 @@ QUIET_RAY_TRAIN = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
 
+log = logging.getLogger("trainers")
+
 
 def main(arguments: list[str]) -> int:
     """Train; returns the exit code, 0 only with an outcome."""
-    run_id, folder = arguments[0], RunFolder(os.environ[RUN_FOLDER_VARIABLE])
+    configure_logging()
+    try:
+        return _drive(arguments[0], RunFolder(os.environ[RUN_FOLDER_VARIABLE]))
+    except RunStopped as stopped:
+        log_event(log, "run_stopped", message=str(stopped))
+        return EXIT_STOPPED
+    except Exception:
+        log.exception("run_failed")
+        return EXIT_FAILED
+
+
+def _drive(run_id: str, folder: RunFolder) -> int:
+    """Raises: RunStopped; anything that another attempt may cure."""
     spec = RunSpec.model_validate_json(folder.read(SPEC))
+    name_run(spec)
     if spec.run_id != run_id:
-        sys.stderr.write(f"{folder.uri}/{SPEC} is run {spec.run_id}'s, not {run_id}'s\n")
+        told = f"{folder.uri}/{SPEC} is run {spec.run_id}'s, not {run_id}'s"
+        log_event(log, "run_refused", level=logging.ERROR, message=told)
         return EXIT_NO_OUTCOME
     if spec.workers == 1 and spec.gpus_per_worker == 0:
         _choose_threads()
     os.environ.update(QUIET_RAY_TRAIN)
-    try:
-        if spec.workers == 1:
-            train_worker({"run_folder_uri": folder.uri})
-        else:
-            _fit(folder.uri, spec)
-    except RunStopped as stopped:
-        sys.stderr.write(f"{stopped}\n")
-        return EXIT_STOPPED
+    if spec.workers == 1:
+        train_worker({"run_folder_uri": folder.uri})
+    else:
+        _fit(folder.uri, spec)
     if folder.exists(OUTCOME):
         return 0
     return EXIT_STOPPED if folder.exists(STOP) else EXIT_NO_OUTCOME
@@ -103,6 +117,7 @@ def train_worker(config: dict[str, str]) -> None:
     """The loop on one worker."""
     from trainers.entrypoint import run
 
+    configure_logging()
     try:
         run(config["run_folder_uri"])
     except RunStopped:

@@ -1,12 +1,15 @@
 """The HTTP API as an ASGI app: parts in, routes out, no global state.
 
-What comes first from outside in: the request id, the last resort for errors, routing, the key, and only then the body.
+What comes first from outside in: the trace, the request id, the accounts, the last resort for errors, routing, the key,
+and only then the body.
 """
 
 from collections.abc import Mapping
 from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
+from fastapi.telemetry import TelemetryConfig
+from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from schemas.files import MAX_FILE_BYTES
 from service.api import (
@@ -22,6 +25,7 @@ from service.api import (
     uploads,
     webhook_endpoints,
 )
+from service.api.accounts import Accounts
 from service.api.dependencies import Parts, ReadinessCheck, refuse_nul
 from service.api.error_rendering import install_error_handlers
 from service.api.openapi import install_openapi
@@ -31,6 +35,7 @@ from service.clock import Clock, utc_now
 from service.db.engine import Database
 from service.registry import Registry
 from service.storage.object_store import ObjectStore
+from service.telemetry.metrics import Metrics
 from service.webhooks.endpoints import Webhooks
 from service.webhooks.post import WebhookPoster
 from service.webhooks.signing import WebhookSigner
@@ -59,9 +64,16 @@ def create_app(
     clock: Clock = utc_now,
     readiness: Mapping[str, ReadinessCheck] | None = None,
     max_file_bytes: int = MAX_FILE_BYTES,
+    metrics: Metrics | None = None,
+    tracer_provider: TracerProvider | None = None,
 ) -> FastAPI:
     """`readiness` adds checks of what the caller runs beside the API, by name."""
-    app = FastAPI(title="dpo-service", version=version("dpo-service"), redirect_slashes=False)
+    app = FastAPI(
+        title="dpo-service",
+        version=version("dpo-service"),
+        redirect_slashes=False,
+        telemetry=_telemetry(tracer_provider or NoOpTracerProvider()),
+    )
     app.state.parts = Parts(
         database, store, registry, clock, readiness or {}, max_file_bytes, Webhooks(database, signer, poster, clock)
     )
@@ -73,5 +85,17 @@ def create_app(
     install_error_handlers(app)
     install_openapi(app)
     app.add_middleware(UnhandledErrors)
+    app.add_middleware(Accounts, metrics=metrics or Metrics())
     app.add_middleware(RequestIds)
     return app
+
+
+def _telemetry(tracer_provider: TracerProvider) -> TelemetryConfig:
+    """Spans of requests, as FastAPI makes them; its metrics and logs would tell a second time what ours tell."""
+    return {
+        "tracer_provider": tracer_provider,
+        "metrics": False,
+        "logs": False,
+        "operation_spans": False,
+        "auto_configure": False,
+    }

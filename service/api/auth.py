@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
@@ -52,7 +53,13 @@ def _organization_of(
     return Organization(app.database, app.clock, KeyId(key.id))
 
 
-Project = Annotated[ProjectId, Depends(_project_of_key)]
+async def _name_project(project_id: Annotated[ProjectId, Depends(_project_of_key)]) -> ProjectId:
+    """Let the request's log lines name it. On the event loop: what a thread binds is gone with the thread."""
+    structlog.contextvars.bind_contextvars(project_id=project_id)
+    return project_id
+
+
+Project = Annotated[ProjectId, Depends(_name_project)]
 Org = Annotated[Organization, Depends(_organization_of)]
 """What an admin key opens."""
 

@@ -9,6 +9,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from schemas.errors import ErrorBody, ErrorEnvelope
+from service.api.accounts import route_of
 from service.api.known_paths import MethodNotAllowed, explain_unrouted, query_parameters
 from service.api.validation_messages import explain_query
 from service.db.engine import is_outage
@@ -72,12 +73,12 @@ def _on_unrouted(request: Request, error: Exception) -> Response:
 def _on_database_trouble(request: Request, error: Exception) -> Response:
     if not is_outage(error):
         raise error  # a mistake of ours, and a 500
-    log.error("database_failed", method=request.method, path=request.url.path, exc_info=error)
+    log.error("database_failed", method=request.method, route=route_of(request.scope), exc_info=error)
     return render_error(Unavailable("The database did not do its part; try again in a moment, or tell the operator"))
 
 
 def _on_store_trouble(request: Request, error: Exception) -> Response:
-    log.error("store_failed", method=request.method, path=request.url.path, exc_info=error)
+    log.error("store_failed", method=request.method, route=route_of(request.scope), exc_info=error)
     return render_error(
         Unavailable("The object store did not do its part; try again in a moment, or tell the operator")
     )

@@ -12,6 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.identifiers import new_request_id
 
 HEADER = "x-request-id"
+BOUND_LATER = ("project_id",)
+"""By those within, in the request's own context, for all its log lines that follow."""
 PLAUSIBLE = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 
@@ -32,4 +34,7 @@ class RequestIds:
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await self._app(scope, receive, send_with_id)
+            try:
+                await self._app(scope, receive, send_with_id)
+            finally:
+                structlog.contextvars.unbind_contextvars(*BOUND_LATER)

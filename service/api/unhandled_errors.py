@@ -8,6 +8,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.accounts import route_of
 from service.api.error_rendering import render_error
 from service.errors import InternalError
 
@@ -32,9 +33,9 @@ class UnhandledErrors:
         try:
             await self._app(scope, receive, note_start)
         except ClientDisconnect:
-            log.info("client_gone", method=scope["method"], path=scope["path"])
+            log.info("client_gone", method=scope["method"], route=route_of(scope))
         except Exception:
-            log.exception("request_failed", method=scope["method"], path=scope["path"])
+            log.exception("request_failed", method=scope["method"], route=route_of(scope))
             if is_started:
                 raise  # the server cuts the connection: half a body must not look whole
             error = InternalError(

@@ -17,6 +17,9 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from service.db.committed import facts_of
+from service.telemetry.facts import Tell, tell_nobody
+
 BUSY_TIMEOUT_MS = 10_000
 POOL_SIZE = 10
 POOL_OVERFLOW = 10
@@ -34,8 +37,10 @@ SESSION_SETTINGS = {
 class Database:
     """One engine; `read` and `write` each open one transaction that ends with the block."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, tell: Tell = tell_nobody) -> None:
+        """`tell` is called with each fact that a transaction noted, once it is committed."""
         self.engine = _open_engine(url)
+        self._tell = tell
         self._writing = self.engine.execution_options(begin_immediate=True)
 
     @contextmanager
@@ -46,8 +51,11 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """Commit when the block ends, roll back when it raises."""
-        with Session(self._writing, expire_on_commit=False) as session, session.begin():
-            yield session
+        with Session(self._writing, expire_on_commit=False) as session:
+            with session.begin():
+                yield session
+            for fact in facts_of(session):
+                self._tell(fact)
 
     def check_reachable(self) -> None:
         """Raises: sqlalchemy.exc.SQLAlchemyError."""

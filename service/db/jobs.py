@@ -1,13 +1,15 @@
 """Jobs. Every change of status goes through `advance`, a fenced update, or `QueueRepository.claim`."""
 
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from schemas.fine_tuning import JobStatus
 from schemas.ids import DispatcherId, JobId, ProjectId
+from service.db.committed import tell_on_commit
 from service.db.tables import JobMetadataRow, JobRow
+from service.telemetry.facts import JobMoved
 
 
 class JobRepository:
@@ -19,6 +21,7 @@ class JobRepository:
         self._session.flush()
         self._session.add_all(JobMetadataRow(job_id=job.id, key=key, value=value) for key, value in metadata.items())
         self._session.flush()
+        tell_on_commit(self._session, JobMoved(job.id, job.project_id, seen=None, to=cast(JobStatus, job.status)))
 
     def find(self, project_id: ProjectId, job_id: str) -> JobRow | None:
         return self._session.scalars(select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)).first()
@@ -68,22 +71,26 @@ class JobRepository:
 
     def advance(self, job_id: JobId, *, seen: JobStatus, to: JobStatus, changes: dict[str, Any] | None = None) -> bool:
         """Compare and set the status. False: the job is no longer `seen`. The caller asked `lifecycle.advance`."""
-        return self._change(job_id, JobRow.status == seen, changes={"status": to, **(changes or {})})
+        return self._change(job_id, JobRow.status == seen, changes={"status": to, **(changes or {})}, seen=seen)
 
     def update_running(self, job_id: JobId, *, attempt: int, changes: dict[str, Any]) -> bool:
         """Change a running job, fenced: False when the job left `running` or this attempt is no longer its own."""
-        return self._change(job_id, JobRow.status == "running", JobRow.attempt == attempt, changes=changes)
+        fence = (JobRow.status == "running", JobRow.attempt == attempt)
+        return self._change(job_id, *fence, changes=changes, seen="running")
 
     def update_unended(self, job_id: JobId, *, attempt: int, changes: dict[str, Any]) -> bool:
         """Change a job that has not ended, running or not, fenced: False when this attempt is no longer its own."""
         return self._change(job_id, JobRow.finished_at.is_(None), JobRow.attempt == attempt, changes=changes)
 
-    def _change(self, job_id: JobId, *conditions: Any, changes: dict[str, Any]) -> bool:
-        changed = self._session.execute(
+    def _change(self, job_id: JobId, *conditions: Any, changes: dict[str, Any], seen: JobStatus | None = None) -> bool:
+        """`seen` is the status that the conditions ask for, where `changes` may move the job on from it."""
+        project_id = self._session.scalar(
             update(JobRow)
             .where(JobRow.id == job_id, *conditions)
             .values(version=JobRow.version + 1, **changes)
-            .returning(JobRow.id)
+            .returning(JobRow.project_id)
             .execution_options(synchronize_session=False)
         )
-        return changed.first() is not None
+        if project_id is not None and seen is not None and "status" in changes:
+            tell_on_commit(self._session, JobMoved(job_id, project_id, seen=seen, to=changes["status"]))
+        return project_id is not None

@@ -11,8 +11,10 @@ from sqlalchemy import case, exists, func, literal_column, or_, select, update
 from sqlalchemy.orm import Session
 
 from schemas.ids import JobId, ProjectId
+from service.db.committed import tell_on_commit
 from service.db.leases import Lease
 from service.db.tables import JobRow, ProjectRow, RunRow
+from service.telemetry.facts import JobMoved
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class QueueRepository:
         ).first()
         if claimed is not None:
             self._note_turn(ProjectId(claimed.project_id), now=now)
+            tell_on_commit(self._session, JobMoved(claimed.id, claimed.project_id, seen="queued", to="running"))
         return claimed
 
     def count_held(self) -> Held:

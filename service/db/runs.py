@@ -34,10 +34,15 @@ class RunRepository:
     def mark_submitted(self, run_id: RunId, *, now: datetime) -> None:
         self._session.execute(update(RunRow).where(RunRow.id == run_id).values(submitted_at=now))
 
-    def mark_ended(self, run_id: RunId, *, now: datetime, reason: str) -> None:
-        self._session.execute(
-            update(RunRow).where(RunRow.id == run_id, RunRow.ended_at.is_(None)).values(ended_at=now, end_reason=reason)
+    def mark_ended(self, run_id: RunId, *, now: datetime, reason: str) -> bool:
+        """False: it had ended before, and keeps the reason of then."""
+        ended = self._session.execute(
+            update(RunRow)
+            .where(RunRow.id == run_id, RunRow.ended_at.is_(None))
+            .values(ended_at=now, end_reason=reason)
+            .returning(RunRow.id)
         )
+        return ended.first() is not None
 
     def advance_chunks(self, run_id: RunId, *, seen: int, to: int) -> bool:
         """Compare and set the count of ingested chunks. False: another ingest was faster."""

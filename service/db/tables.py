@@ -230,7 +230,9 @@ class JobRow(Table):
         Index("ix_jobs_status_id", "status", "id"),
         partial_index("ix_jobs_queued", "project_id", text("priority DESC"), "id", where="status = 'queued'"),
         partial_index("ix_jobs_running", "project_id", where="status = 'running'"),
-        partial_index("ix_jobs_waiting", "project_id", where="status IN ('validating_files', 'queued')"),
+        partial_index(
+            "ix_jobs_waiting", "project_id", "status", "id", where="status IN ('validating_files', 'queued')"
+        ),
         partial_index("ix_jobs_leased", "lease_owner", where="lease_owner IS NOT NULL"),
     )
 
@@ -256,6 +258,8 @@ class JobRow(Table):
 
     request: Mapped[dict[str, Any]]
     """The CreateJobRequest, as the user wrote it."""
+    traceparent: Mapped[str | None] = mapped_column(String(64))
+    """The span of the request that made the job, which its later spans belong to. Null: it was not traced."""
     resolved_method: Mapped[dict[str, Any] | None]
     """The method with every "auto" resolved; null until the files are validated."""
     model: Mapped[str] = mapped_column(String(256))

@@ -1,5 +1,6 @@
 """Webhook endpoints, and the outbox of what is to be delivered to them."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -7,7 +8,18 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from schemas.ids import DeliveryId, EndpointId, ProjectId
+from service.db.committed import tell_on_commit
 from service.db.tables import WebhookDeliveryRow, WebhookEndpointRow
+from service.telemetry.facts import DeliveryAttempted, DeliveryEnding
+
+ENDINGS: dict[str, DeliveryEnding] = {"delivered": "delivered", "failed": "failed", "pending": "retried"}
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    due: int
+    since: datetime | None
+    """When the one that waits longest was to be sent; None when none waits."""
 
 
 class EndpointRepository:
@@ -82,11 +94,20 @@ class DeliveryRepository:
 
     def record_attempt(self, delivery_id: DeliveryId, *, attempt: int, changes: dict[str, Any]) -> None:
         """Fenced: what a later attempt has written stays."""
-        self._session.execute(
+        recorded = self._session.scalar(
             update(WebhookDeliveryRow)
             .where(WebhookDeliveryRow.id == delivery_id, WebhookDeliveryRow.attempts == attempt)
             .values(**changes)
+            .returning(WebhookDeliveryRow.status)
         )
+        if recorded is not None:
+            tell_on_commit(self._session, DeliveryAttempted(ENDINGS[recorded]))
+
+    def backlog(self, *, now: datetime) -> Backlog:
+        """What is due and not yet claimed."""
+        query = select(func.count(), func.min(WebhookDeliveryRow.next_attempt_at))
+        due, since = self._session.execute(query.where(WebhookDeliveryRow.next_attempt_at <= now)).one()
+        return Backlog(due, since)
 
     def list_after(self, endpoint_id: EndpointId, *, after: str | None, limit: int) -> list[WebhookDeliveryRow]:
         """Newest first."""

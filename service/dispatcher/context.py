@@ -1,7 +1,9 @@
 """What every step of the dispatcher works with, and the shape in which a job fails."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from opentelemetry.trace import NoOpTracer, Tracer
 
 from schemas.ids import DispatcherId
 from service.backends.backend import Backend
@@ -10,6 +12,7 @@ from service.db.engine import Database
 from service.files.validation import FileReport
 from service.registry import Registry
 from service.storage.object_store import ObjectStore
+from service.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class DispatchContext:
     """Owner of this dispatcher's leases; no other living dispatcher has it."""
     lease_s: float
     """How long a dispatcher that gives no sign keeps its jobs."""
+    metrics: Metrics = field(default_factory=Metrics)
+    tracer: Tracer = field(default_factory=NoOpTracer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from schemas.ids import JobId, RunId
 from schemas.run_layout import event_chunk, run_prefix
 from schemas.run_record import RunEvent
+from service.db.committed import tell_on_commit
 from service.db.events import EventRepository
 from service.db.jobs import JobRepository
 from service.db.runs import RunRepository
@@ -22,7 +23,9 @@ from service.dispatcher.checkpoint_rows import add_checkpoint
 from service.dispatcher.context import DispatchContext
 from service.dispatcher.leases import fenced_write
 from service.dispatcher.run_events import damaged_chunk_event, job_event
+from service.dispatcher.steps import observed
 from service.storage.object_store import ObjectNotFound
+from service.telemetry.facts import EventsIngested
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,20 @@ def ingest_chunks(context: DispatchContext, job: JobRow, run: RunRow) -> None:
             data = context.store.read(f"{prefix}/{event_chunk(number)}")
         except ObjectNotFound:
             return
-        chunk = parse_chunk(number, data)
-        with fenced_write(context, JobId(job.id)) as session:
-            if not _add_chunk(session, job, run, chunk, now=context.clock()):
-                return
+        if not _ingest_chunk(context, job, run, parse_chunk(number, data)):
+            return
+
+
+@observed("ingest")
+def _ingest_chunk(context: DispatchContext, job: JobRow, run: RunRow, chunk: Chunk) -> bool:
+    """False: somebody else took it, or the run is not its job's own any more. Raises: LeaseLost."""
+    now = context.clock()
+    with fenced_write(context, JobId(job.id)) as session:
+        if not _add_chunk(session, job, run, chunk, now=now):
+            return False
+        lags_s = tuple(max(0.0, now.timestamp() - event.created_at) for event in chunk.events)
+        tell_on_commit(session, EventsIngested(lags_s))
+    return True
 
 
 def parse_chunk(number: int, data: bytes) -> Chunk:

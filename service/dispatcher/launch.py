@@ -3,6 +3,8 @@
 An open run without `submitted_at` is written and submitted again, and the backend knows the repeat by its id.
 """
 
+import structlog
+
 from schemas.ids import JobId, RunId
 from schemas.run_layout import SPEC, run_prefix
 from service.backends.backend import RunRequest
@@ -13,9 +15,13 @@ from service.dispatcher.files_of_job import FileGone
 from service.dispatcher.leases import LeaseLost, check_lease, fenced_write
 from service.dispatcher.model_of_job import ModelGone
 from service.dispatcher.run_specs import build_run_spec, run_folder_uri
+from service.dispatcher.steps import observed
 from service.dispatcher.transitions import fail_job
 
+log = structlog.get_logger()
 
+
+@observed("launch")
 def launch_run(context: DispatchContext, job: JobRow, run: RunRow) -> None:
     """Write the spec, submit, mark submitted. Raises: BackendUnavailable; LeaseLost."""
     job_id, run_id = JobId(job.id), RunId(run.id)
@@ -36,6 +42,7 @@ def launch_run(context: DispatchContext, job: JobRow, run: RunRow) -> None:
     except LeaseLost:
         _stop_if_ended(context, run_id)
         raise
+    log.info("run_launched", attempt=run.attempt)
 
 
 def _stop_if_ended(context: DispatchContext, run_id: RunId) -> None:

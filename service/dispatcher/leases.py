@@ -67,13 +67,15 @@ def take_over_orphans(context: DispatchContext) -> None:
 
 def renew_leases(context: DispatchContext) -> None:
     with context.database.write() as session:
-        leases_of(session, context).renew(until=new_lease(context, context.clock()).until)
+        held = leases_of(session, context).renew(until=new_lease(context, context.clock()).until)
+    context.metrics.dispatcher_leases.set(held)
 
 
 def give_leases_back(context: DispatchContext) -> None:
     """Let others go on at once."""
     with context.database.write() as session:
         leases_of(session, context).release_all()
+    context.metrics.dispatcher_leases.set(0)
 
 
 @contextmanager

@@ -57,10 +57,11 @@ class Dispatcher:
 
     def tick(self) -> None:
         """Do everything once. Open runs come first: what ends makes room for what waits."""
-        take_over_orphans(self._context)
-        self._validations.start_new()
-        self._reconcile(self._open_runs())
-        self._attempt("queue", self._claim_all)
+        with self._context.metrics.dispatcher_tick_seconds.time():
+            take_over_orphans(self._context)
+            self._validations.start_new()
+            self._reconcile(self._open_runs())
+            self._attempt("queue", self._claim_all)
 
     def interrupt_runs(self) -> None:
         """After the backend was stopped with the service: each job goes on at the next start, at no attempt's cost."""

@@ -37,7 +37,7 @@ def reconcile_run(context: DispatchContext, run: RunRow) -> None:
     if job.attempt == run.attempt and job.status in HELD:
         _hold(context, job, run)
     elif job.status != "running" or job.attempt != run.attempt:
-        _wind_down(context, run)
+        _wind_down(context, job, run)
     elif run.submitted_at is None:
         if run.launch_at is None or context.clock() >= run.launch_at:
             launch_run(context, job, run)
@@ -87,10 +87,10 @@ def _hold(context: DispatchContext, job: JobRow, run: RunRow) -> None:
         context.backend.stop(run_id)
         return
     with fenced_write(context, JobId(job.id)) as session:
-        end_run(session, context, run, reason=STOPPED_FOR_PAUSE)
+        end_run(session, context, job, run, reason=STOPPED_FOR_PAUSE)
 
 
-def _wind_down(context: DispatchContext, run: RunRow) -> None:
+def _wind_down(context: DispatchContext, job: JobRow, run: RunRow) -> None:
     """Stop a run that may publish nothing any more, and close it once its processes are gone."""
     run_id = RunId(run.id)
     status = context.backend.status(run_id)
@@ -98,7 +98,7 @@ def _wind_down(context: DispatchContext, run: RunRow) -> None:
         context.backend.stop(run_id)
         return
     with fenced_write(context, JobId(run.job_id)) as session:
-        end_run(session, context, run, reason=status.detail or status.state.value)
+        end_run(session, context, job, run, reason=status.detail or status.state.value)
 
 
 def _read_outcome(context: DispatchContext, job: JobRow, run: RunRow) -> Outcome | None:

@@ -1,15 +1,17 @@
-"""Runs as rows: a new attempt, and the reasons by which an ended one does not count."""
+"""Runs as rows: a new attempt, its end, and the reasons by which an ended one does not count."""
 
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
 from schemas.ids import JobId, RunId, run_id
+from service.db.committed import tell_on_commit
 from service.db.runs import RunRepository
-from service.db.tables import RunRow
+from service.db.tables import JobRow, RunRow
 from service.dispatcher.context import DispatchContext
 from service.dispatcher.leases import leases_of
 from service.dispatcher.requirements import Requirements
+from service.telemetry.facts import RunEnded, RunEnding
 
 STOPPED_WITH_SERVICE = "stopped with the service"
 STOPPED_FOR_PAUSE = "stopped for a pause"
@@ -44,7 +46,22 @@ def add_run(
     )
 
 
-def end_run(session: Session, context: DispatchContext, run: RunRow, *, reason: str) -> None:
+def end_run(session: Session, context: DispatchContext, job: JobRow, run: RunRow, *, reason: str) -> None:
     """Close a run that nothing follows on; its job is then nobody's until it is claimed again."""
-    RunRepository(session).mark_ended(RunId(run.id), now=context.clock(), reason=reason)
+    close_run(session, job, run, reason=reason, now=context.clock())
     leases_of(session, context).release(JobId(run.job_id))
+
+
+def close_run(session: Session, job: JobRow, run: RunRow, *, reason: str, now: datetime) -> None:
+    """Mark it ended and tell how, once."""
+    if RunRepository(session).mark_ended(RunId(run.id), now=now, reason=reason):
+        began_at = run.submitted_at or run.created_at
+        ending = _ending(job, run, reason)
+        tell_on_commit(session, RunEnded(run.id, job.id, ending, began_at, now, job.traceparent))
+
+
+def _ending(job: JobRow, run: RunRow, reason: str) -> RunEnding:
+    match job.status:
+        case "succeeded" | "failed" | "cancelled" if job.attempt == run.attempt:
+            return job.status
+    return "stopped" if reason in NOT_LOST else "lost"

@@ -49,6 +49,7 @@ def build_run_spec(session: Session, context: DispatchContext, job: JobRow, run:
         checkpoint_every_steps=numbers.checkpoint_every_steps,
         reference_cache=context.store.uri(reference_cache_prefix(ProjectId(job.project_id))),
         resume_from=_earlier_run_folders(session, context.store, job, run),
+        traceparent=job.traceparent,
     )
 
 

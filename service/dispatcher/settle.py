@@ -18,10 +18,12 @@ from service.db.models import ModelRepository
 from service.db.runs import RunRepository
 from service.db.tables import FileRow, JobRow, ModelRow, RunRow
 from service.dispatcher.context import DispatchContext, JobFailure
+from service.dispatcher.last_words import last_words
 from service.dispatcher.leases import fenced_write, leases_of
 from service.dispatcher.model_of_job import base_model_name
 from service.dispatcher.requirements import Requirements
-from service.dispatcher.run_rows import NOT_LOST, STOPPED_WITH_SERVICE, add_run
+from service.dispatcher.run_rows import NOT_LOST, STOPPED_WITH_SERVICE, add_run, close_run
+from service.dispatcher.steps import observed
 from service.dispatcher.transitions import fail_job, move_job
 from service.identifiers import new_file_id
 
@@ -34,6 +36,7 @@ class IncompleteOutcome(RuntimeError):
     """`outcome.json` says succeeded and names no adapter or metrics: a defect of the trainer, not of the job."""
 
 
+@observed("settle")
 def settle_outcome(context: DispatchContext, job: JobRow, run: RunRow, outcome: Outcome) -> None:
     """Publish what the run says of itself. The run stays open until the backend has let go of its processes."""
     now = context.clock()
@@ -56,11 +59,12 @@ def _told_failure(run: RunRow, outcome: Outcome) -> JobFailure:
     return JobFailure(error.code, error.message, error.param)
 
 
+@observed("settle")
 def settle_lost(context: DispatchContext, job: JobRow, run: RunRow, *, detail: str, log_tail: str) -> None:
     """End a run that left no outcome; its job goes on with a next attempt, or fails when it had its last."""
     now, cause = context.clock(), detail or "the cluster no longer knows it"
     with fenced_write(context, JobId(job.id)) as session:
-        RunRepository(session).mark_ended(RunId(run.id), now=now, reason=cause)
+        close_run(session, job, run, reason=cause, now=now)
         lost = sum(row.end_reason not in NOT_LOST for row in RunRepository(session).list_of_job(JobId(job.id)))
         if lost >= context.max_attempts:
             failure = _run_lost(run, cause, log_tail, attempts=lost)
@@ -73,10 +77,11 @@ def settle_lost(context: DispatchContext, job: JobRow, run: RunRow, *, detail: s
         _start_next_attempt(session, context, job, run, message, launch_at=launch_at)
 
 
+@observed("settle")
 def settle_interrupted(context: DispatchContext, job: JobRow, run: RunRow) -> None:
     """End a run that the service itself stopped on its way out: that costs the job no attempt."""
     with fenced_write(context, JobId(job.id)) as session:
-        RunRepository(session).mark_ended(RunId(run.id), now=context.clock(), reason=STOPPED_WITH_SERVICE)
+        close_run(session, job, run, reason=STOPPED_WITH_SERVICE, now=context.clock())
         message = (
             f"Run {run.id} was stopped with the service; the job goes on from the last checkpoint at its next start"
         )
@@ -101,8 +106,7 @@ def _start_next_attempt(
 
 
 def _run_lost(run: RunRow, cause: str, log_tail: str, *, attempts: int) -> JobFailure:
-    last_line = next((line for line in reversed(log_tail.splitlines()) if line.strip()), "").strip()
-    said = f" Its log ends: {last_line[:500]}" if last_line else ""
+    said = f" Its log ends: {words[:500]}" if (words := last_words(log_tail)) else ""
     return JobFailure("run_lost", f"Run {run.id}, attempt {attempts} of {attempts}, was lost ({cause}).{said}")
 
 

@@ -12,6 +12,7 @@ from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.files_of_job import FileGone, find_files
 from service.dispatcher.leases import fenced_write, leases_of
 from service.dispatcher.model_of_job import ModelGone, ModelOfJob, find_model
+from service.dispatcher.steps import observed_step
 from service.dispatcher.transitions import fail_job, move_job
 from service.files.validation import FileReport
 from service.files.validation_process import ValidationProcessFailed
@@ -40,6 +41,11 @@ def validate_job(context: DispatchContext, job_id: JobId) -> None:
         job = JobRepository(session).find_any(job_id)
     if job is None or job.status != "validating_files":
         return
+    with observed_step(context, "validate", job):
+        _validate(context, job)
+
+
+def _validate(context: DispatchContext, job: JobRow) -> None:
     try:
         model, reports = _examine(context, job)
     except (_Refused, FileGone, ModelGone) as refused:

@@ -29,6 +29,7 @@ from service.jobs.job_rate import check_job_rate
 from service.jobs.presentation import present_job
 from service.nearest import did_you_mean, shown
 from service.registry import Registry
+from service.telemetry.tracing import current_traceparent
 
 MAX_SEED = 2_147_483_647
 PROJECT_CHARACTERS = 64
@@ -152,6 +153,7 @@ def _new_row(
         fine_tuned_model=fine_tuned_model,
         priority=request.priority,
         result_file_ids=[],
+        traceparent=current_traceparent(),
     )
 
 

@@ -8,6 +8,8 @@ from service.serve.bootstrap import ensure_given_keys
 from service.serve.exposure import refuse_exposed
 from service.serve.http_server import http_server
 from service.serve.listening import listen, url_of
+from service.serve.metrics_endpoint import metrics_endpoint
+from service.serve.observation import observing
 from service.serve.shared_settings import load_shared_registry, shared_signer
 from service.serve.stores import open_current_database, open_service_store
 from service.serve.terminal import interrupt_on_sigterm, tell
@@ -29,10 +31,20 @@ def _run(settings: Settings) -> None:
     registry, signer = load_shared_registry(settings), shared_signer(settings)
     with ExitStack() as stack:
         listener = stack.enter_context(listen(settings.host, settings.port))
-        database = stack.enter_context(open_current_database(settings.resolved_database_url))
-        store = open_service_store(settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url)
+        seen = stack.enter_context(observing())
+        database = stack.enter_context(open_current_database(settings.resolved_database_url, tell=seen.observer()))
+        stored = open_service_store(settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url)
+        stack.enter_context(metrics_endpoint(settings, seen.metrics, database))
         ensure_given_keys(database, settings, clock=utc_now)
         poster = WebhookPoster(allows_loopback=settings.webhook_allow_loopback)
-        app = create_app(database=database, store=store, registry=registry, signer=signer, poster=poster)
+        app = create_app(
+            database=database,
+            store=seen.store(stored),
+            registry=registry,
+            signer=signer,
+            poster=poster,
+            metrics=seen.metrics,
+            tracer_provider=seen.tracer_provider,
+        )
         tell(f"dpo-service api is listening on {url_of(listener)}")
         http_server(app).run(sockets=[listener])

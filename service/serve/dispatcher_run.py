@@ -6,6 +6,8 @@ from contextlib import ExitStack
 from service.identifiers import new_dispatcher_id
 from service.serve.backends import open_shared_backend
 from service.serve.dispatching import build_dispatcher, chores, running
+from service.serve.metrics_endpoint import metrics_endpoint
+from service.serve.observation import observing
 from service.serve.shared_settings import load_shared_registry, shared_signer
 from service.serve.stores import open_current_database, open_service_store
 from service.serve.terminal import ignore_signals, interrupt_on_sigterm, tell
@@ -26,8 +28,10 @@ def _run(settings: Settings) -> None:
     registry, signer = load_shared_registry(settings), shared_signer(settings)
     backend = open_shared_backend(settings)
     with ExitStack() as stack:
-        database = stack.enter_context(open_current_database(settings.resolved_database_url))
-        store = open_service_store(settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url)
+        seen = stack.enter_context(observing())
+        database = stack.enter_context(open_current_database(settings.resolved_database_url, tell=seen.observer()))
+        store = seen.store(open_service_store(settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url))
+        stack.enter_context(metrics_endpoint(settings, seen.metrics, database))
         dispatcher_id = new_dispatcher_id()
         dispatcher = build_dispatcher(
             settings,
@@ -36,6 +40,7 @@ def _run(settings: Settings) -> None:
             registry=registry,
             backend=backend.backend,
             dispatcher_id=dispatcher_id,
+            observation=seen,
         )
         poster = WebhookPoster(allows_loopback=settings.webhook_allow_loopback)
         stack.enter_context(chores(database, store, signer, poster))

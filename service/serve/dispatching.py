@@ -16,6 +16,7 @@ from service.files.validation_process import validate_in_process
 from service.registry import Registry
 from service.retention.sweeper import Sweeper
 from service.serve.background import in_background
+from service.serve.observation import Observation
 from service.settings import Settings
 from service.storage.object_store import ObjectStore
 from service.webhooks.post import WebhookPoster
@@ -31,6 +32,7 @@ def build_dispatcher(
     registry: Registry,
     backend: Backend,
     dispatcher_id: DispatcherId,
+    observation: Observation,
 ) -> Dispatcher:
     context = DispatchContext(
         database=database,
@@ -38,12 +40,14 @@ def build_dispatcher(
         validate_file=partial(
             validate_in_process, settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url
         ),
-        backend=backend,
+        backend=observation.backend(backend),
         registry=registry,
         clock=utc_now,
         max_attempts=settings.max_attempts,
         dispatcher_id=dispatcher_id,
         lease_s=settings.lease_s,
+        metrics=observation.metrics,
+        tracer=observation.tracer,
     )
     return Dispatcher(context, Validations(context))
 

@@ -21,6 +21,8 @@ from service.serve.dispatching import build_dispatcher, chores, running
 from service.serve.exposure import refuse_exposed
 from service.serve.http_server import http_server
 from service.serve.listening import listen, url_of
+from service.serve.metrics_endpoint import metrics_endpoint
+from service.serve.observation import observing
 from service.serve.start_errors import StartError
 from service.serve.stores import open_database, open_service_store
 from service.serve.terminal import ignore_signals, interrupt_on_sigterm, tell
@@ -49,8 +51,10 @@ def _serve(settings: Settings) -> None:
         stack.enter_context(hold_data_folder(data_dir))
         listener = stack.enter_context(listen(settings.host, settings.port))
         registry = load_registry(data_dir, settings.models_file)
-        database = stack.enter_context(open_database(settings.resolved_database_url))
-        store = open_service_store(settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url)
+        seen = stack.enter_context(observing())
+        database = stack.enter_context(open_database(settings.resolved_database_url, tell=seen.observer()))
+        store = seen.store(open_service_store(settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url))
+        stack.enter_context(metrics_endpoint(settings, seen.metrics, database))
         stack.callback(ignore_signals)  # what follows is closed first, and undisturbed
         backend = stack.enter_context(open_backend(settings, data_dir, on_failure=failure.note))
         stack.callback(ignore_signals)
@@ -64,6 +68,7 @@ def _serve(settings: Settings) -> None:
             registry=registry,
             backend=backend.backend,
             dispatcher_id=_dispatcher_id(settings),
+            observation=seen,
         )
         signer = WebhookSigner(resolve_webhook_key(settings))
         poster = WebhookPoster(allows_loopback=settings.webhook_allow_loopback)
@@ -72,7 +77,14 @@ def _serve(settings: Settings) -> None:
         stack.callback(ignore_signals)
         readiness = {"cluster": partial(check_backend, backend.backend)}
         app = create_app(
-            database=database, store=store, registry=registry, signer=signer, poster=poster, readiness=readiness
+            database=database,
+            store=store,
+            registry=registry,
+            signer=signer,
+            poster=poster,
+            readiness=readiness,
+            metrics=seen.metrics,
+            tracer_provider=seen.tracer_provider,
         )
         server = http_server(app)
         failure.stop_on(server)

@@ -11,29 +11,30 @@ from service.db.migrate import SchemaNotCurrent, check_current, upgrade
 from service.serve.start_errors import StartError
 from service.storage.object_store import ObjectStore, StoreError, UnknownStorageUrl
 from service.storage.open_store import open_store
+from service.telemetry.facts import Tell, tell_nobody
 
 
 @contextmanager
-def open_database(url: str) -> Iterator[Database]:
+def open_database(url: str, *, tell: Tell = tell_nobody) -> Iterator[Database]:
     """The database, brought to this version's schema. Raises: StartError."""
-    with _open_database(url, _upgrade) as database:
+    with _open_database(url, _upgrade, tell) as database:
         yield database
 
 
 @contextmanager
-def open_current_database(url: str) -> Iterator[Database]:
+def open_current_database(url: str, *, tell: Tell = tell_nobody) -> Iterator[Database]:
     """The database, of this version's schema already: replicas do not migrate behind each other's back.
 
     Raises: StartError.
     """
-    with _open_database(url, _check_current) as database:
+    with _open_database(url, _check_current, tell) as database:
         yield database
 
 
 @contextmanager
-def _open_database(url: str, prepare: Callable[[Database], None]) -> Iterator[Database]:
+def _open_database(url: str, prepare: Callable[[Database], None], tell: Tell) -> Iterator[Database]:
     try:
-        database = Database(url)
+        database = Database(url, tell=tell)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise StartError(
             f"DPO_DATABASE_URL cannot be used ({error}); give postgresql+psycopg://USER:PASSWORD@HOST/NAME."

@@ -12,7 +12,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_default_handler, disable_progress_bar, enable_propagation
 
 from schemas.fine_tuning import Precision, Quantization
 from trainers.errors import QuantizationUnavailable, UnusableModel
@@ -28,8 +28,10 @@ def load_causal_lm(
     Raises: UnusableModel, QuantizationUnavailable.
     """
     _check_folder(folder)
-    # Its bar would be the last line of the run's log, where people look for errors.
+    # Its bar would be the last line of the run's log, where people look for errors; its own lines go to that log, too.
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_default_handler()
+    enable_propagation()
     placed = {} if quantization is None else _quantized(DTYPES[precision], device)
     try:
         model = AutoModelForCausalLM.from_pretrained(

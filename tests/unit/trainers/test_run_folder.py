@@ -121,7 +121,7 @@ def relay(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
 
 
 def test_a_store_that_is_away_for_a_while_is_waited_for(
-    bucket: Bucket, relay: Relay, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bucket: Bucket, relay: Relay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = RunFolder(f"{bucket.url}/runs/1")
     pauses: list[float] = []
@@ -136,7 +136,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(
     folder.write("events/1", b"told")
     assert pauses == [1.0, 2.0]
     assert folder.read("events/1") == b"told"
-    assert "The object store is away" in capsys.readouterr().err
+    assert [record.getMessage() for record in caplog.records] == ["store_away"] * 2
 
 
 def test_a_store_that_stays_away_is_given_up(bucket: Bucket, relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import logging
 import pytest
 import structlog
 
-from service.telemetry import configure_logging
+from service.telemetry.logs import configure_logging
 
 
 @pytest.fixture(autouse=True)

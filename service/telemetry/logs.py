@@ -7,13 +7,21 @@ import logging
 import sys
 
 import structlog
-from structlog.typing import Processor
+from opentelemetry.trace import format_trace_id, get_current_span
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 QUIET_LOGGERS = ("alembic", "uvicorn.error", "asyncio", "botocore", "boto3", "s3transfer", "urllib3")
 """They tell their routine at INFO."""
 
+
+def _add_trace_id(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    span = get_current_span().get_span_context()
+    return {**event, "trace_id": format_trace_id(span.trace_id)} if span.is_valid else event
+
+
 SHARED: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
+    _add_trace_id,
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 )

@@ -1,0 +1,32 @@
+"""OpenTelemetry's SDK with the exporter over HTTP: loaded only where traces are asked for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+HIDDEN = ("url.path", "url.query")
+"""FastAPI's own attributes that hold what a client wrote; the route's template and our ids say enough."""
+
+
+class ClientTextHider(SpanProcessor):
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        for name in HIDDEN:
+            if name in (span.attributes or {}):
+                span.set_attribute(name, "REDACTED")
+
+
+@contextmanager
+def exporting_provider(service_name: str) -> Iterator[TracerProvider]:
+    """Endpoint, headers, sampler and limits are read from OpenTelemetry's variables by its SDK."""
+    provider = TracerProvider(resource=Resource.create({"service.name": service_name}), shutdown_on_exit=False)
+    provider.add_span_processor(ClientTextHider())
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    try:
+        yield provider
+    finally:
+        provider.shutdown()
