@@ -10,10 +10,12 @@ from service.api.app import create_app
 from service.db.engine import Database
 from service.db.migrate import upgrade
 from service.storage.folder import FolderStore
+from service.telemetry.logs import configure_logging
 from tests.contract.server import POSTER, REGISTRY, SIGNER, listening, new_project
 
 
 def main(folder: Path) -> None:
+    configure_logging()
     database = Database(f"sqlite:///{folder / 'dpo.sqlite3'}")
     upgrade(database.engine)
     store = FolderStore(folder / "objects")

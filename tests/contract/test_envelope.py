@@ -85,7 +85,9 @@ def test_a_bug_is_a_500_without_its_stack_and_with_a_trace_in_the_log(tmp_path: 
     assert (answer.status_code, error["code"], error["type"]) == (500, "internal_error", "server_error")
     assert "secret detail" not in answer.text
     assert answer.headers["x-request-id"] == "req-7"
-    assert [(entry["event"], entry["exc_info"]) for entry in logs] == [("request_failed", True)]
+    failed, answered = logs
+    assert (failed["event"], failed["exc_info"], failed["route"]) == ("request_failed", True, "/readyz")
+    assert (answered["event"], answered["status"]) == ("request_answered", 500)
 
 
 def test_a_database_in_trouble_is_a_503(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from service.jobs.presentation import present_event, present_job
 from service.jobs.submission import Submission, submit_job
 from service.registry import BaseModelEntry
 from service.storage.folder import FolderStore
+from service.telemetry.facts import Tell, tell_nobody
 from tests.unit.service.dispatcher.scripted_backend import ScriptedBackend
 
 PROJECT = ProjectId("proj_1")
@@ -170,11 +171,16 @@ class World:
 
 @contextmanager
 def open_world(
-    folder: Path, backend: ScriptedBackend, *, max_attempts: int = 3, database_url: str | None = None
+    folder: Path,
+    backend: ScriptedBackend,
+    *,
+    max_attempts: int = 3,
+    database_url: str | None = None,
+    tell: Tell = tell_nobody,
 ) -> Iterator[World]:
     clock = MovableClock()
     store = FolderStore(folder / "objects")
-    database = Database(database_url or f"sqlite:///{folder / 'db.sqlite3'}")
+    database = Database(database_url or f"sqlite:///{folder / 'db.sqlite3'}", tell=tell)
     upgrade(database.engine)
     with database.write() as session:
         ProjectRepository(session).add(ProjectRow(id=PROJECT, name="default", created_at=clock()))

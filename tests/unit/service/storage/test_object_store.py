@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from service.storage.folder import FolderStore
 from service.storage.object_keys import InvalidObjectKey
 from service.storage.object_store import ObjectNotFound, ObjectStore
+from service.storage.observed import ObservedStore
 from service.storage.open_store import open_store
 from tests.buckets import Bucket
 
-IMPLEMENTATIONS = ("folder", "s3")
+IMPLEMENTATIONS = ("folder", "observed folder", "s3")
 
 BAD_KEYS = {
     "empty": "",
@@ -37,6 +38,8 @@ BAD_KEYS = {
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "folder":
         return FolderStore(tmp_path / "store")
+    if request.param == "observed folder":
+        return ObservedStore(FolderStore(tmp_path / "store"), lambda operation: pytest.fail(operation))
     bucket: Bucket = request.getfixturevalue("bucket")
     return open_store(bucket.url, s3_endpoint_url=bucket.server.endpoint_url)
 
