@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.db.tables import JobRow
 
+
 @dataclass(frozen=True, slots=True)
 class ProjectFigures:
     project_id: str

@@ -7,12 +7,19 @@ import pytest
 
 from service.backends.local_ray import LocalRay
 from tests.integration.local_ray import running_ray
+from tests.integration.watched import Watched, watched
 
 
 @pytest.fixture(scope="session")
 def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRay]:
     with running_ray(tmp_path_factory.mktemp("ray")) as ray:
         yield ray
+
+
+@pytest.fixture(scope="session")
+def seen(tmp_path_factory: pytest.TempPathFactory, models_file: Path) -> Iterator[Watched]:
+    with watched(tmp_path_factory.mktemp("watched"), models_file) as done:
+        yield done
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import json
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,17 @@ import pytest
 from tests.exposition import labelled, scrape
 from tests.integration.replicas import Replica, environment_of, run_command
 from tests.integration.serving import KEY, wait_until
-from tests.integration.watched import METRICS, RECEIVERS_KEY, REQUEST_ID, TRACE_ID, USERS_WORDS, Watched, watched
+from tests.integration.watched import METRICS, RECEIVERS_KEY, REQUEST_ID, TRACE_ID, USERS_WORDS, Watched
 from tests.otlp_receiver import attributes_of
-
-
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory, models_file: Path) -> Iterator[Watched]:
-    with watched(tmp_path_factory.mktemp("watched"), models_file) as done:
-        yield done
 
 
 def test_jobs_and_runs_are_counted_exactly(seen: Watched) -> None:
     moves = {
-        ("new", "validating_files"): 2,
-        ("validating_files", "queued"): 1,
+        ("new", "validating_files"): 3,
+        ("validating_files", "queued"): 2,
         ("validating_files", "failed"): 1,
         ("queued", "running"): 1,
+        ("queued", "cancelled"): 1,
         ("running", "succeeded"): 1,
     }
     expected = {labelled(**{"from": seen_, "to": to}): count for (seen_, to), count in moves.items()}
@@ -37,6 +31,8 @@ def test_jobs_and_runs_are_counted_exactly(seen: Watched) -> None:
     assert 0 < seen.told.value("dpo_ingest_lag_seconds_sum") < 60 * seen.run_events
     assert seen.told.value("dpo_dispatcher_tick_seconds_count") > 3
     assert seen.told.value("dpo_database_up") == 1
+    assert sorted(seen.told_at_work.told("dpo_queue_jobs").values()) == [1.0, 1.0]
+    assert 0 < max(seen.told_at_work.told("dpo_queue_oldest_seconds").values()) < 60
     assert not seen.told.told("dpo_queue_jobs")
     for name in ("dpo_store_errors_total", "dpo_cluster_errors_total", "dpo_webhook_deliveries_total"):
         assert set(seen.told.samples[name].values()) == {0.0}
@@ -46,7 +42,8 @@ def test_requests_are_counted_by_route_and_each_has_one_line(seen: Watched) -> N
     told = seen.told.told("dpo_http_requests_total")
     for method, route, status, count in (
         ("POST", "/v1/files", "200", 2),
-        ("POST", "/v1/fine_tuning/jobs", "200", 2),
+        ("POST", "/v1/fine_tuning/jobs", "200", 3),
+        ("POST", "/v1/fine_tuning/jobs/{job_id}/cancel", "200", 1),
         ("GET", "unknown", "404", 2),
         ("GET", "/v1/models/{model}", "404", 1),
         ("GET", "/v1/files", "400", 1),
@@ -64,16 +61,16 @@ def test_requests_are_counted_by_route_and_each_has_one_line(seen: Watched) -> N
 
 def test_a_request_is_followed_to_its_trainers_lines(seen: Watched) -> None:
     created = [line for line in seen.lines if line["event"] == "job_created"]
-    assert [(line["job_id"], line["request_id"], line["trace_id"]) for line in created] == [
-        (seen.job_id, REQUEST_ID, TRACE_ID),
-        (seen.failed_id, REQUEST_ID, TRACE_ID),
-    ]
+    first, _, last = [(line["job_id"], line["request_id"], line["trace_id"]) for line in created]
+    assert first == (seen.job_id, REQUEST_ID, TRACE_ID)
+    assert last == (seen.failed_id, REQUEST_ID, TRACE_ID)
     [project_id] = {line["project_id"] for line in created}
     access = [line for line in seen.lines if line.get("request_id") == REQUEST_ID and "status" in line]
-    assert [(line["status"], line["project_id"]) for line in access] == [(200, project_id)] * 2
+    assert [(line["status"], line["project_id"]) for line in access] == [(200, project_id)] * 3
     [launched] = [line for line in seen.lines if line["event"] == "run_launched"]
     assert (launched["job_id"], launched["run_id"], launched["trace_id"]) == (seen.job_id, seen.run_id, TRACE_ID)
-    of_trainer = [json.loads(line) for line in seen.trainer_output.splitlines()]
+    # A trainer that is asked to stop while it leaves is told of by the shell around it.
+    of_trainer = [json.loads(line) for line in seen.trainer_output.splitlines() if line != "Terminated"]
     assert {(line["run_id"], line["job_id"], line["trace_id"]) for line in of_trainer} == {
         (seen.run_id, seen.job_id, TRACE_ID)
     }
@@ -87,7 +84,7 @@ def test_the_jobs_spans_are_one_trace(seen: Watched) -> None:
     assert all(headers["x-key"] == RECEIVERS_KEY for headers in seen.spans.headers)
     spans = seen.spans.of_trace(TRACE_ID)
     requests = {span.span_id for span in spans if span.name == "POST /v1/fine_tuning/jobs"}
-    assert len(requests) == 2
+    assert len(requests) == 3
     of_the_job = [span for span in spans if attributes_of(span).get("dpo.job_id") == seen.job_id]
     assert {span.name for span in of_the_job} == {"validate", "launch", "ingest", "settle", "run"}
     assert len({span.parent_span_id for span in of_the_job}) == 1

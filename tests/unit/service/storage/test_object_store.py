@@ -39,7 +39,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "folder":
         return FolderStore(tmp_path / "store")
     if request.param == "observed folder":
-        return ObservedStore(FolderStore(tmp_path / "store"), lambda operation: pytest.fail(operation))
+        return ObservedStore(FolderStore(tmp_path / "store"), pytest.fail)
     bucket: Bucket = request.getfixturevalue("bucket")
     return open_store(bucket.url, s3_endpoint_url=bucket.server.endpoint_url)
 
