@@ -1,7 +1,7 @@
 # One image for every process of the service: serve, and the trainers that Ray starts on the cluster's nodes.
 FROM python:3.11-slim-bookworm AS build
-# For 4-bit base weights on GPUs: --build-arg EXTRAS=service,trainers,gpu
-ARG EXTRAS=service,trainers
+# For 4-bit base weights on GPUs: --build-arg EXTRAS=service,trainers,otel,gpu
+ARG EXTRAS=service,trainers,otel
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY schemas ./schemas

@@ -1,6 +1,7 @@
 """Traces are off unless they are asked for, and what cannot be had is told."""
 
 import sys
+import time
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -8,7 +9,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NoOpTracerProvider, get_current_span
 
-from service.telemetry.otlp import ClientTextHider
+from service.telemetry.otlp import LAST_SPANS_S, ClientTextHider
 from service.telemetry.tracing import (
     ENDPOINT_VARIABLES,
     PROTOCOL_VARIABLES,
@@ -54,6 +55,15 @@ def test_a_kept_header_is_the_parent_of_later_spans_and_nonsense_is_none() -> No
     assert get_current_span(context_of(TRACEPARENT)).get_span_context().trace_id == int(TRACEPARENT[3:35], 16)
     for none in (None, "", "nonsense", "00-0-0-0"):
         assert not get_current_span(context_of(none)).get_span_context().is_valid
+
+
+@pytest.mark.slow
+def test_a_receiver_that_is_away_hardly_holds_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    with open_tracer_provider() as provider:
+        provider.get_tracer("t").start_span("s").end()
+        began = time.monotonic()
+    assert time.monotonic() - began < LAST_SPANS_S + 4
 
 
 def test_what_a_client_wrote_is_in_no_span() -> None:
