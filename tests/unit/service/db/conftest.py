@@ -11,18 +11,25 @@ from service.db.migrate import upgrade
 from service.db.projects import ProjectRepository
 from service.db.tables import ProjectRow
 from service.identifiers import new_project_id
+from service.telemetry.facts import Fact
 from tests.postgres import PostgresDatabases
 from tests.unit.service.db.rows import NOW
 
 
+@pytest.fixture
+def told() -> list[Fact]:
+    """What the database told of its committed transactions."""
+    return []
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest, tmp_path: Path, told: list[Fact]) -> Iterator[Database]:
     if request.param == "sqlite":
-        opened = Database(f"sqlite:///{tmp_path / 'dpo.sqlite3'}")
+        opened = Database(f"sqlite:///{tmp_path / 'dpo.sqlite3'}", tell=told.append)
         upgrade(opened.engine)
     else:
         postgres: PostgresDatabases = request.getfixturevalue("postgres")
-        opened = Database(postgres.new_url())
+        opened = Database(postgres.new_url(), tell=told.append)
     yield opened
     opened.close()
 

@@ -2,8 +2,6 @@
 
 from contextlib import suppress
 
-import pytest
-
 from schemas.ids import ProjectId
 from service.db.committed import tell_on_commit
 from service.db.engine import Database
@@ -12,13 +10,6 @@ from service.db.leases import Lease
 from service.db.queue import QueueRepository
 from service.telemetry.facts import DeliveryAttempted, Fact, JobMoved
 from tests.unit.service.db.rows import FIRST_DISPATCHER, NOW, add_job
-
-
-@pytest.fixture
-def told(database: Database) -> list[Fact]:
-    facts: list[Fact] = []
-    database._tell = facts.append  # its own URL alone opens it
-    return facts
 
 
 def test_facts_are_told_after_the_commit(database: Database, told: list[Fact]) -> None:

@@ -8,8 +8,9 @@ import pytest
 from schemas.ids import DeliveryId, EndpointId, ProjectId
 from service.db.engine import Database
 from service.db.tables import WebhookEndpointRow
-from service.db.webhooks import DeliveryRepository, EndpointRepository
+from service.db.webhooks import Backlog, DeliveryRepository, EndpointRepository
 from service.identifiers import new_endpoint_id
+from service.telemetry.facts import DeliveryAttempted, Fact
 from service.webhooks.endpoints import Webhooks, delete_endpoint
 from service.webhooks.outbox import tell_endpoints
 from service.webhooks.post import WebhookPoster
@@ -89,6 +90,26 @@ def test_a_late_record_of_an_earlier_attempt_changes_nothing(database: Database,
         page = DeliveryRepository(session).list_after(endpoint.id, after=None, limit=100)
     assert {row.status for row in page} == {"pending"}
     assert max(row.attempts for row in page) == 2
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_an_attempt_is_told_by_how_it_ended_and_a_late_one_not_at_all(database: Database, told: list[Fact]) -> None:
+    delivery_id = DeliveryId(claim(database) or "")
+    with database.write() as session:
+        for status in ("pending", "delivered", "failed"):
+            DeliveryRepository(session).record_attempt(delivery_id, attempt=1, changes={"status": status})
+        DeliveryRepository(session).record_attempt(delivery_id, attempt=2, changes={"status": "failed"})
+    assert told == [DeliveryAttempted("retried"), DeliveryAttempted("delivered"), DeliveryAttempted("failed")]
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_the_backlog_is_what_is_due_and_not_claimed(database: Database) -> None:
+    claim(database)
+    with database.read() as session:
+        deliveries = DeliveryRepository(session)
+        assert deliveries.backlog(now=NOW - CLAIM) == Backlog(0, None)
+        assert deliveries.backlog(now=NOW) == Backlog(JOBS - 1, NOW)
+        assert deliveries.backlog(now=NOW + CLAIM) == Backlog(JOBS, NOW)
 
 
 def test_only_what_has_ended_long_ago_is_removed(database: Database, endpoint: WebhookEndpointRow) -> None:
