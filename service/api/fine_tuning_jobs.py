@@ -10,7 +10,7 @@ from service.api.etags import answer_unless_known
 from service.api.idempotency import IdempotencyKey, once_per_body
 from service.api.job_bodies import JobBody
 from service.api.json_bodies import JsonBody
-from service.api.openapi import CONFLICT, CREATED_JOB, METADATA_FILTER, json_body
+from service.api.openapi import CONFLICT, CREATED_JOB, METADATA_FILTER, RESUMED_JOB, json_body
 from service.api.pages import CheckpointsPage, EventsPage, JobsFilter, JobsPage
 from service.jobs import control, queries
 from service.jobs.submission import Submission, submit_job
@@ -51,7 +51,7 @@ def pause_job(job_id: str, project: Project, app: App) -> FineTuningJob:
     return control.pause_job(project, job_id, database=app.database, clock=app.clock)
 
 
-@router.post("/{job_id}/resume", responses=CONFLICT)
+@router.post("/{job_id}/resume", responses=RESUMED_JOB)
 def resume_job(job_id: str, project: Project, app: App) -> FineTuningJob:
     """Put a paused job back into the queue; it goes on from its newest checkpoint."""
     return control.resume_job(project, job_id, database=app.database, clock=app.clock)

@@ -25,6 +25,10 @@ class ProjectRepository:
     def find(self, project_id: ProjectId) -> ProjectRow | None:
         return self._session.get(ProjectRow, project_id)
 
+    def get(self, project_id: ProjectId) -> ProjectRow:
+        """One that something refers to, and so is there."""
+        return self._session.get_one(ProjectRow, project_id)
+
     def lock(self, project_id: ProjectId) -> ProjectRow:
         """The project, which no other transaction changes or counts by before this one ends."""
         return self._session.get_one(ProjectRow, project_id, with_for_update={"key_share": True})

@@ -1,20 +1,24 @@
 """The queue as a claim sees it: whose turn it is, and what the open runs hold of the cluster.
 
-Looked at and changed under `Lock.QUEUE`. Every query is an index look-up for each project that there is, however many
-jobs wait or have ended. The status is written into them as a literal: a partial index serves no bound parameter.
+Looked at and changed under `Lock.QUEUE`. Every query is a few index look-ups for each project that there is, however
+many jobs wait or have ended.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
-from sqlalchemy import case, exists, func, literal_column, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, case, exists, func, literal_column, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from schemas.ids import JobId, ProjectId
 from service.db.committed import tell_on_commit
+from service.db.heads import IS_CLAIMABLE, IS_RUNNING, project_heads
 from service.db.leases import Lease
 from service.db.tables import JobRow, ProjectRow, RunRow
 from service.telemetry.facts import JobMoved
+
+QuotaReason = Literal["running", "gpu_hours", "gpus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +26,25 @@ class Head:
     """The job of a project that is next."""
 
     job_id: JobId
+    project_id: ProjectId
     running: int
     """Jobs of its project that run already."""
+    max_gpu_hours_a_month: float | None
+    keeps_room: bool
+    """Whether it goes before all others: it had jobs stopped to get their room."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """The job of a project that would be next, and the quota that keeps it waiting."""
+
+    job_id: JobId
+    reason: QuotaReason
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What all open runs hold together."""
+    """What open runs hold together."""
 
     gpus: int
     cpu_runs: int
@@ -40,23 +56,50 @@ class QueueRepository:
         self._session = session
 
     def is_empty(self) -> bool:
-        return self._session.scalar(select(JobRow.id).where(*_IS_CLAIMABLE).limit(1)) is None
+        """Whether nothing waits: no job for its turn, no run for room."""
+        has_job = self._session.scalar(select(JobRow.id).where(*IS_CLAIMABLE).limit(1)) is not None
+        return not has_job and not self.has_unadmitted_run()
 
-    def list_heads(self, *, limit: int) -> list[Head]:
-        """Each project's next job, the fairest first, without those of projects that run as many as they may.
+    def has_unadmitted_run(self) -> bool:
+        query = select(RunRow.id).where(_IS_OPEN, RunRow.admitted_at.is_(None))
+        return self._session.scalar(query.limit(1)) is not None
+
+    def list_heads(self, *, now: datetime, limit: int) -> list[Head]:
+        """Each project's next job, the fairest first, without those that a quota holds back.
 
         Within a project the highest priority goes first, then the oldest job. Among projects the one with the fewest
         running jobs goes first, then the one that had its last turn longest ago.
         """
-        heads = select(_RUNNING, _NEXT, ProjectRow.max_running_jobs, ProjectRow.last_claimed_at).subquery()
+        heads = project_heads(now).c
         query = (
-            select(heads.c.next_id, heads.c.running)
-            .where(heads.c.next_id.is_not(None))
-            .where(or_(heads.c.max_running_jobs.is_(None), heads.c.running < heads.c.max_running_jobs))
-            .order_by(heads.c.running, heads.c.last_claimed_at.asc().nulls_first(), heads.c.next_id)
+            select(heads.turn_id, heads.project_id, heads.running, heads.max_gpu_hours_a_month, heads.keeps_room)
+            .where(heads.turn_id.is_not(None))
+            .order_by(heads.keeps_room.desc(), heads.running, heads.last_claimed_at.asc().nulls_first(), heads.turn_id)
             .limit(limit)
         )
-        return [Head(JobId(job_id), running) for job_id, running in self._session.execute(query)]
+        return [
+            Head(JobId(job_id), ProjectId(project_id), running, gpu_hours, bool(keeps_room))
+            for job_id, project_id, running, gpu_hours, keeps_room in self._session.execute(query)
+        ]
+
+    def list_held_back(self, *, now: datetime, limit: int) -> list[HeldBack]:
+        """First jobs that a quota holds back, as far as there is something to do: to tell it, or to preempt a job."""
+        heads = project_heads(now, with_quota_alone=True).c
+        lower = aliased(JobRow)
+        has_lower = exists().where(
+            lower.project_id == heads.project_id,
+            lower.status == literal_column("'running'"),
+            lower.priority < heads.priority,
+        )
+        is_untold = heads.told_waiting_for.is_distinct_from(heads.held_back_by)
+        query = (
+            select(heads.first_id, heads.held_back_by)
+            .where(heads.held_back_by.is_not(None))
+            .where(or_(is_untold, and_(heads.held_back_by != "gpu_hours", has_lower)))
+            .order_by(case((is_untold, 0), else_=1), heads.first_id)
+            .limit(limit)
+        )
+        return [HeldBack(JobId(job_id), reason) for job_id, reason in self._session.execute(query)]
 
     def claim(self, job_id: JobId, lease: Lease, *, now: datetime) -> JobRow | None:
         """Move a queued job to `running` under a new attempt and a lease; None when it is no longer queued."""
@@ -68,6 +111,8 @@ class QueueRepository:
                 attempt=JobRow.attempt + 1,
                 version=JobRow.version + 1,
                 started_at=now,
+                told_waiting_for=None,
+                preempting_since=None,
                 lease_owner=lease.owner,
                 lease_expires_at=lease.until,
             )
@@ -80,37 +125,35 @@ class QueueRepository:
         return claimed
 
     def count_held(self) -> Held:
-        is_cpu_run = case((RunRow.gpus == 0, 1), else_=0)
-        query = select(func.coalesce(func.sum(RunRow.gpus), 0), func.coalesce(func.sum(is_cpu_run), 0))
-        gpus, cpu_runs = self._session.execute(query.where(RunRow.ended_at.is_(None))).one()
-        return Held(gpus=int(gpus), cpu_runs=int(cpu_runs))
+        """What all open runs hold."""
+        return self._count_held(_IS_OPEN)
+
+    def count_staying(self, project_id: ProjectId | None = None) -> Held:
+        """What those hold that nobody has told to stop; of one project, if named."""
+        is_staying = exists().where(
+            JobRow.id == RunRow.job_id, JobRow.status == literal_column("'running'"), JobRow.attempt == RunRow.attempt
+        )
+        is_asked_for = [] if project_id is None else [RunRow.project_id == project_id]
+        return self._count_held(_IS_OPEN, is_staying, *is_asked_for)
+
+    def count_running(self, project_id: ProjectId) -> int:
+        query = select(func.count()).select_from(JobRow).where(JobRow.project_id == project_id, IS_RUNNING)
+        return self._session.scalar(query) or 0
 
     def count_waiting(self, project_id: ProjectId, *, at_most: int) -> int:
         """Jobs of the project that are validated or wait for their turn, counted up to `at_most`."""
         some = select(JobRow.id).where(JobRow.project_id == project_id, _IS_WAITING).limit(at_most).subquery()
         return self._session.scalar(select(func.count()).select_from(some)) or 0
 
+    def _count_held(self, *conditions: ColumnElement[bool]) -> Held:
+        is_cpu_run = case((RunRow.gpus == 0, 1), else_=0)
+        query = select(func.coalesce(func.sum(RunRow.gpus), 0), func.coalesce(func.sum(is_cpu_run), 0))
+        gpus, cpu_runs = self._session.execute(query.where(*conditions)).one()
+        return Held(gpus=int(gpus), cpu_runs=int(cpu_runs))
+
     def _note_turn(self, project_id: ProjectId, *, now: datetime) -> None:
         self._session.execute(update(ProjectRow).where(ProjectRow.id == project_id).values(last_claimed_at=now))
 
 
-_HAS_OPEN_RUN = exists().where(RunRow.job_id == JobRow.id, RunRow.ended_at.is_(None))
-_IS_CLAIMABLE = (JobRow.status == literal_column("'queued'"), ~_HAS_OPEN_RUN)
-"""A resumed job waits for its former run, whose last steps and checkpoint the next one goes on from."""
+_IS_OPEN = RunRow.ended_at.is_(None)
 _IS_WAITING = JobRow.status.in_([literal_column("'validating_files'"), literal_column("'queued'")])
-
-_RUNNING = (
-    select(func.count())
-    .select_from(JobRow)
-    .where(JobRow.project_id == ProjectRow.id, JobRow.status == literal_column("'running'"))
-    .scalar_subquery()
-    .label("running")
-)
-_NEXT = (
-    select(JobRow.id)
-    .where(JobRow.project_id == ProjectRow.id, *_IS_CLAIMABLE)
-    .order_by(JobRow.priority.desc(), JobRow.id)
-    .limit(1)
-    .scalar_subquery()
-    .label("next_id")
-)

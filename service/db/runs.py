@@ -31,6 +31,14 @@ class RunRepository:
         query = select(RunRow).where(RunRow.job_id == job_id).order_by(RunRow.attempt.desc())
         return list(self._session.scalars(query))
 
+    def list_unadmitted(self) -> list[RunRow]:
+        """Open runs of all dispatchers that wait for room in the cluster, oldest first."""
+        query = select(RunRow).where(RunRow.ended_at.is_(None), RunRow.admitted_at.is_(None))
+        return list(self._session.scalars(query.order_by(RunRow.id)))
+
+    def admit(self, run_id: RunId, *, now: datetime) -> None:
+        self._session.execute(update(RunRow).where(RunRow.id == run_id).values(admitted_at=now))
+
     def mark_submitted(self, run_id: RunId, *, now: datetime) -> None:
         self._session.execute(update(RunRow).where(RunRow.id == run_id).values(submitted_at=now))
 

@@ -74,6 +74,14 @@ class ProjectRow(Table):
     """Jobs beyond it wait in the queue. Null: no limit."""
     max_queued_jobs: Mapped[int | None] = mapped_column(Integer)
     """Jobs beyond it are refused with 429, those being validated counted too. Null: no limit."""
+    max_gpus: Mapped[int | None] = mapped_column(Integer)
+    """Of its open runs together; jobs beyond it wait. Null: no limit."""
+    max_gpu_hours_a_month: Mapped[float | None] = mapped_column(Float)
+    """Once used up in a calendar month (UTC), jobs on GPUs wait for the next one. Null: no limit."""
+    gpu_hours_used_up_until: Mapped[datetime | None]
+    """The end of the month whose GPU-hours were found used up: until then nothing needs to be summed up again."""
+    max_stored_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Uploads beyond it are refused; results never are. Null: no limit."""
     last_claimed_at: Mapped[datetime | None]
     """When a job of it was last given its turn: of projects that run as much, the one that waited longest is next."""
     archived_at: Mapped[datetime | None]
@@ -188,6 +196,7 @@ class UploadRow(Table):
     __table_args__ = (
         CheckConstraint("status IN ('pending', 'completed', 'cancelled', 'expired')", name="status"),
         Index("ix_uploads_status_expires_at", "status", "expires_at"),
+        partial_index("ix_uploads_pending", "project_id", where="status = 'pending'"),
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -229,6 +238,13 @@ class JobRow(Table):
         Index("ix_jobs_project_id_id", "project_id", "id"),
         Index("ix_jobs_status_id", "status", "id"),
         partial_index("ix_jobs_queued", "project_id", text("priority DESC"), "id", where="status = 'queued'"),
+        partial_index(
+            "ix_jobs_queued_on_cpus",
+            "project_id",
+            text("priority DESC"),
+            "id",
+            where="status = 'queued' AND gpus = 0",
+        ),
         partial_index("ix_jobs_running", "project_id", where="status = 'running'"),
         partial_index(
             "ix_jobs_waiting", "project_id", "status", "id", where="status IN ('validating_files', 'queued')"
@@ -247,6 +263,14 @@ class JobRow(Table):
     """Events so far: the sequence number of the newest one."""
     priority: Mapped[int] = mapped_column(Integer, server_default="0")
     """Higher goes first, among the jobs of one project."""
+    gpus: Mapped[int] = mapped_column(Integer, server_default="0")
+    """That it needs, as the registry last told: by it the queue knows what a quota holds back."""
+    told_waiting_for: Mapped[str | None] = mapped_column(String(16))
+    """What its last event of waiting said that it waits for. Null: none was told since it last ran."""
+    preempting_since: Mapped[datetime | None]
+    """When it last had other jobs stopped to get their room, which is kept for it for a while. Null once it runs."""
+    preempted_at: Mapped[datetime | None]
+    """When it was last stopped for another job."""
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     """The dispatcher that works on this job; no other writes to it. Null: none does."""
     lease_expires_at: Mapped[datetime | None]
@@ -297,19 +321,27 @@ class RunRow(Table):
     __table_args__ = (
         UniqueConstraint("job_id", "attempt"),
         partial_index("ix_runs_open", "job_id", where="ended_at IS NULL"),
+        Index("ix_runs_project_id_ended_at", "project_id", "ended_at"),
     )
 
     id: Mapped[str] = mapped_column(String(80), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     attempt: Mapped[int] = mapped_column(Integer)
+    project_id: Mapped[str] = mapped_column(String(64), server_default="")
+    """Its job's, as is the model: what a project used is summed up from this table alone."""
+    model: Mapped[str] = mapped_column(String(256), server_default="")
     workers: Mapped[int] = mapped_column(Integer, server_default="1")
     gpus: Mapped[int] = mapped_column(Integer, server_default="0")
     """Of all its workers together; what an open run holds of the cluster."""
     created_at: Mapped[datetime]
     launch_at: Mapped[datetime | None]
     """Not before: an attempt after a lost one waits, longer each time. Null: at once."""
+    admitted_at: Mapped[datetime | None]
+    """When the cluster was found to have room for it: with the claim, or later for an attempt after a lost one."""
     submitted_at: Mapped[datetime | None]
     """Null between claim and submit: a crash there is repaired by submitting again."""
+    preempted_by: Mapped[str | None] = mapped_column(String(64))
+    """The job that it was stopped for."""
     ended_at: Mapped[datetime | None]
     """Null while the backend may still hold processes of it."""
     end_reason: Mapped[str | None] = mapped_column(Text)
@@ -420,3 +452,15 @@ class WebhookDeliveryRow(Table):
     last_attempt_at: Mapped[datetime | None]
     last_status_code: Mapped[int | None] = mapped_column(Integer)
     last_error: Mapped[str | None] = mapped_column(Text)
+
+
+class ClusterCapacityRow(Table):
+    """The one row: the most that the cluster had of late. What it lost is waited for a while, as it may come back."""
+
+    __tablename__ = "cluster_capacity"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    gpus: Mapped[int] = mapped_column(Integer)
+    gpus_seen_at: Mapped[datetime]
+    cpus: Mapped[int] = mapped_column(Integer)
+    cpus_seen_at: Mapped[datetime]

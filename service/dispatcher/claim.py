@@ -5,25 +5,34 @@ the cluster nor pass a quota. A job too large for the room that is left keeps it
 CPU): it would otherwise wait for ever.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
 
 from sqlalchemy.orm import Session
 
-from schemas.ids import JobId
+from schemas.ids import JobId, run_id
 from service.backends.backend import Capacity
+from service.clock import month_start, next_month_start
+from service.db.cluster import ClusterRepository
 from service.db.events import EventRepository, NewEvent
 from service.db.jobs import JobRepository
 from service.db.locks import Lock, take_lock
-from service.db.queue import Held, QueueRepository
+from service.db.projects import ProjectRepository
+from service.db.queue import Head, HeldBack, QueueRepository
+from service.db.runs import RunRepository
 from service.db.tables import JobRow
+from service.db.usage import UsageRepository
+from service.dispatcher.admit import admit_runs
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.leases import new_lease
 from service.dispatcher.model_of_job import ModelGone, find_model
-from service.dispatcher.requirements import Requirements, has_room, refuse_reason, resolve_requirements
+from service.dispatcher.preempt import preempt_for
+from service.dispatcher.requirements import Requirements, refuse_reason, resolve_requirements
+from service.dispatcher.room import Room
 from service.dispatcher.run_rows import add_run
 from service.dispatcher.transitions import fail_job
+from service.dispatcher.waiting import tell_held_back, tell_waits_for_room
 
 LOOK_AHEAD = 100
 """Projects looked at in one round."""
@@ -31,32 +40,19 @@ LOOK_AHEAD = 100
 
 class _Turn(Enum):
     TAKEN = auto()
-    REFUSED = auto()
+    MOVED = auto()
+    """Something else has changed: the next round is another."""
     PASSED = auto()
 
 
-@dataclass(slots=True)
-class _Room:
-    """What is left of the cluster while a round takes from it."""
-
-    capacity: Capacity
-    held: Held
-    waiting_kinds: set[bool] = field(default_factory=set)
-    """Whether of GPU jobs, of CPU jobs, one waits for more room."""
-
-    def take(self, needed: Requirements) -> bool:
-        kind = needed.gpus > 0
-        if kind in self.waiting_kinds:
-            return False
-        if not has_room(needed, self.held, self.capacity):
-            self.waiting_kinds.add(kind)
-            return False
-        self.held = Held(self.held.gpus + needed.gpus, self.held.cpu_runs + (needed.gpus == 0))
-        return True
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.waiting_kinds) == 2
+@dataclass(frozen=True, slots=True)
+class _Round:
+    session: Session
+    context: DispatchContext
+    now: datetime
+    room: Room
+    largest: Capacity
+    """What the cluster had at its best of late."""
 
 
 def claim_round(context: DispatchContext) -> bool:
@@ -65,54 +61,117 @@ def claim_round(context: DispatchContext) -> bool:
     Raises: BackendUnavailable.
     """
     with context.database.read() as session:
-        if QueueRepository(session).is_empty():
+        if not _may_move(session, now=context.clock()):
             return False
     capacity = context.backend.capacity()
     with context.database.write() as session:
         take_lock(session, Lock.QUEUE)
-        return _give_turns(session, context, capacity, now=context.clock())
+        now = context.clock()
+        gpus, cpus = ClusterRepository(session).note_capacity(gpus=capacity.gpus, cpus=capacity.cpus, now=now)
+        largest = Capacity(cpus=cpus, gpus=gpus)
+        has_admitted = admit_runs(session, capacity, largest, now=now)
+        queue = QueueRepository(session)
+        room = Room(capacity, queue.count_held(), queue.count_staying())
+        return _give_turns(_Round(session, context, now, room, largest)) or has_admitted
 
 
-def _give_turns(session: Session, context: DispatchContext, capacity: Capacity, *, now: datetime) -> bool:
+def _may_move(session: Session, *, now: datetime) -> bool:
+    """Whether it is worth asking the cluster, which is not for jobs that a quota holds back, perhaps for weeks."""
     queue = QueueRepository(session)
-    room = _Room(capacity, queue.count_held())
+    if queue.is_empty():
+        return False
+    has_job = queue.list_heads(now=now, limit=1) or queue.list_held_back(now=now, limit=1)
+    return bool(has_job) or queue.has_unadmitted_run()
+
+
+def _give_turns(this: _Round) -> bool:
+    queue = QueueRepository(this.session)
     fewest: int | None = None
     has_moved = False
-    for head in queue.list_heads(limit=LOOK_AHEAD):
-        if room.is_full or (fewest is not None and head.running > fewest):
+    for head in queue.list_heads(now=this.now, limit=LOOK_AHEAD):
+        if this.room.is_full or (fewest is not None and head.running > fewest):
             break
-        turn = _give_turn(session, context, head.job_id, room, now=now)
+        turn = _give_turn(this, head)
         has_moved = has_moved or turn is not _Turn.PASSED
-        if turn is _Turn.TAKEN:
+        if turn is _Turn.TAKEN and not head.keeps_room:
             fewest = head.running
+    for held_back in queue.list_held_back(now=this.now, limit=LOOK_AHEAD):
+        has_moved = _hold_back(this, held_back) or has_moved
     return has_moved
 
 
-def _give_turn(session: Session, context: DispatchContext, job_id: JobId, room: _Room, *, now: datetime) -> _Turn:
-    job = JobRepository(session).find_any(job_id)
+def _give_turn(this: _Round, head: Head) -> _Turn:
+    job = JobRepository(this.session).find_any(head.job_id)
     if job is None:
         return _Turn.PASSED
+    needed = _resolve_or_refuse(this, job)
+    if needed is None or _is_used_up(this, head, needed):
+        return _Turn.MOVED
+    if this.room.has_place_for(needed):
+        this.room.take(needed)
+        return _claim(this, head.job_id, needed)
+    is_first = not this.room.is_kept_from(needed)
+    this.room.keep_for(needed)
+    if is_first and preempt_for(this.session, job, needed, this.room, now=this.now):
+        return _Turn.MOVED
+    tell_waits_for_room(this.session, job, needed, this.room.held, this.room.capacity, now=this.now)
+    return _Turn.PASSED
+
+
+def _resolve_or_refuse(this: _Round, job: JobRow) -> Requirements | None:
+    """What the job needs; None when it failed, as it never can have that, or needs something else than was noted."""
     try:
-        needed = resolve_requirements(job, find_model(session, job, context.registry).entry)
+        needed = resolve_requirements(job, find_model(this.session, job, this.context.registry).entry)
     except ModelGone as gone:
-        return _refuse(session, job, gone.failure, now=now)
-    failure = refuse_reason(needed, room.capacity)
+        _refuse(this, job, gone.failure)
+        return None
+    failure = refuse_reason(needed, this.largest)
     if failure is not None:
-        return _refuse(session, job, failure, now=now)
-    if not room.take(needed):
-        return _Turn.PASSED
-    return _claim(session, context, job_id, needed, now=now)
+        _refuse(this, job, failure)
+        return None
+    if job.gpus != needed.gpus:  # the registry tells another number than when the job was submitted
+        changes = {"gpus": needed.gpus}
+        JobRepository(this.session).update_unended(JobId(job.id), attempt=job.attempt, changes=changes)
+        return None
+    return needed
 
 
-def _refuse(session: Session, job: JobRow, failure: JobFailure, *, now: datetime) -> _Turn:
-    """Fail a job that can never have a turn."""
-    return _Turn.REFUSED if fail_job(session, job, seen="queued", failure=failure, now=now) else _Turn.PASSED
+def _refuse(this: _Round, job: JobRow, failure: JobFailure) -> None:
+    fail_job(this.session, job, seen="queued", failure=failure, now=this.now)
 
 
-def _claim(session: Session, context: DispatchContext, job_id: JobId, needed: Requirements, *, now: datetime) -> _Turn:
-    claimed = QueueRepository(session).claim(job_id, new_lease(context, now), now=now)
+def _is_used_up(this: _Round, head: Head, needed: Requirements) -> bool:
+    """Whether the project has no GPU-hours left for the job; noted then, so that it is asked once a month."""
+    if not needed.gpus or head.max_gpu_hours_a_month is None:
+        return False
+    used = UsageRepository(this.session).measure_gpu_hours(head.project_id, since=month_start(this.now), until=this.now)
+    if used < head.max_gpu_hours_a_month:
+        return False
+    ProjectRepository(this.session).get(head.project_id).gpu_hours_used_up_until = next_month_start(this.now)
+    this.session.flush()
+    return True
+
+
+def _hold_back(this: _Round, held_back: HeldBack) -> bool:
+    """Tell a job which quota it waits for, or have others stopped for it, within the quota."""
+    job = JobRepository(this.session).find_any(held_back.job_id)
+    if job is None:
+        return False
+    needed = _resolve_or_refuse(this, job)
+    if needed is None:
+        return True
+    is_own_affair = held_back.reason != "gpu_hours" and not this.room.is_kept_from(needed)
+    if is_own_affair and preempt_for(this.session, job, needed, this.room, now=this.now):
+        return True
+    tell_held_back(this.session, job, held_back.reason, now=this.now)
+    return False
+
+
+def _claim(this: _Round, job_id: JobId, needed: Requirements) -> _Turn:
+    claimed = QueueRepository(this.session).claim(job_id, new_lease(this.context, this.now), now=this.now)
     if claimed is None:
         return _Turn.PASSED  # its user was faster
-    add_run(session, job_id, attempt=claimed.attempt, needed=needed, now=now)
-    EventRepository(session).append(job_id, [NewEvent("job:running", now, "info", "Fine-tuning job started")])
+    add_run(this.session, job_id, attempt=claimed.attempt, needed=needed, now=this.now)
+    RunRepository(this.session).admit(run_id(job_id, attempt=claimed.attempt), now=this.now)
+    EventRepository(this.session).append(job_id, [NewEvent("job:running", this.now, "info", "Fine-tuning job started")])
     return _Turn.TAKEN

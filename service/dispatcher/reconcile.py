@@ -16,13 +16,13 @@ from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.ingest import ingest_chunks
 from service.dispatcher.launch import launch_run
 from service.dispatcher.leases import fenced_write
-from service.dispatcher.run_rows import STOPPED_FOR_PAUSE, end_run
+from service.dispatcher.run_rows import PREEMPTED, STOPPED_FOR_PAUSE, end_run
 from service.dispatcher.settle import settle_interrupted, settle_lost, settle_outcome
 from service.dispatcher.transitions import fail_job
 
 GONE = frozenset({RunState.ENDED, RunState.UNKNOWN})
 HELD = frozenset({"paused", "queued"})
-"""Of a job that was paused, or was and is resumed already, while its run still stops."""
+"""Of a job that was paused or preempted, and may be resumed already, while its run still stops."""
 
 
 class DamagedOutcome(ValueError):
@@ -39,7 +39,7 @@ def reconcile_run(context: DispatchContext, run: RunRow) -> None:
     elif job.status != "running" or job.attempt != run.attempt:
         _wind_down(context, job, run)
     elif run.submitted_at is None:
-        if run.launch_at is None or context.clock() >= run.launch_at:
+        if run.admitted_at is not None and (run.launch_at is None or context.clock() >= run.launch_at):
             launch_run(context, job, run)
     else:
         _follow(context, job, run)
@@ -87,7 +87,7 @@ def _hold(context: DispatchContext, job: JobRow, run: RunRow) -> None:
         context.backend.stop(run_id)
         return
     with fenced_write(context, JobId(job.id)) as session:
-        end_run(session, context, job, run, reason=STOPPED_FOR_PAUSE)
+        end_run(session, context, job, run, reason=PREEMPTED if run.preempted_by else STOPPED_FOR_PAUSE)
 
 
 def _wind_down(context: DispatchContext, job: JobRow, run: RunRow) -> None:

@@ -12,6 +12,7 @@ from service.backends.backend import Capacity
 from service.db.queue import Held
 from service.db.tables import JobRow
 from service.dispatcher.context import JobFailure
+from service.jobs.resources import resolve_gpus
 from service.registry import BaseModelEntry
 
 CPUS_OF_ONE_CPU_RUN = 32
@@ -29,8 +30,8 @@ class Requirements:
 
 
 def resolve_requirements(job: JobRow, entry: BaseModelEntry) -> Requirements:
-    asked = CreateJobRequest.model_validate(job.request).resources
-    gpus = entry.gpus if asked.gpus is None else asked.gpus
+    request = CreateJobRequest.model_validate(job.request)
+    asked, gpus = request.resources, resolve_gpus(request, entry)
     return Requirements(gpus, 1) if gpus else Requirements(asked.workers or 1, 0)
 
 
@@ -66,4 +67,9 @@ def has_room(needed: Requirements, held: Held, capacity: Capacity) -> bool:
     """Whether the job fits beside what the open runs hold already."""
     if needed.gpus:
         return held.gpus + needed.gpus <= capacity.gpus
-    return held.cpu_runs < max(1, capacity.cpus // CPUS_OF_ONE_CPU_RUN)
+    return held.cpu_runs < cpu_places(capacity)
+
+
+def cpu_places(capacity: Capacity) -> int:
+    """How many runs on CPUs may be beside each other."""
+    return max(1, capacity.cpus // CPUS_OF_ONE_CPU_RUN)

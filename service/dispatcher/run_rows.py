@@ -15,7 +15,8 @@ from service.telemetry.facts import RunEnded, RunEnding
 
 STOPPED_WITH_SERVICE = "stopped with the service"
 STOPPED_FOR_PAUSE = "stopped for a pause"
-NOT_LOST = frozenset({STOPPED_WITH_SERVICE, STOPPED_FOR_PAUSE})
+PREEMPTED = "stopped for another job"
+NOT_LOST = frozenset({STOPPED_WITH_SERVICE, STOPPED_FOR_PAUSE, PREEMPTED})
 """What costs the job no attempt."""
 
 
@@ -28,12 +29,15 @@ def add_run(
     now: datetime,
     launch_at: datetime | None = None,
 ) -> None:
-    """Add an attempt that is not submitted yet."""
+    """Add an attempt that is not admitted to the cluster yet."""
+    job = session.get_one(JobRow, job_id)
     RunRepository(session).add(
         RunRow(
             id=run_id(job_id, attempt=attempt),
             job_id=job_id,
             attempt=attempt,
+            project_id=job.project_id,
+            model=job.model,
             workers=needed.workers,
             gpus=needed.gpus,
             created_at=now,

@@ -21,6 +21,7 @@ from service.jobs import lifecycle
 from service.jobs.job_errors import JobAlreadyEnded, JobAlreadyPaused, JobNotPaused
 from service.jobs.presentation import present_job
 from service.jobs.queries import require_job
+from service.jobs.quotas import check_place_in_queue
 from service.webhooks.outbox import tell_endpoints
 
 
@@ -49,7 +50,7 @@ def pause_job(project_id: ProjectId, job_id: str, *, database: Database, clock: 
 
 
 def resume_job(project_id: ProjectId, job_id: str, *, database: Database, clock: Clock) -> FineTuningJob:
-    """Put a paused job back into the queue. Raises: JobNotFound, JobAlreadyEnded, JobNotPaused."""
+    """Put a paused job back into the queue. Raises: JobNotFound, JobAlreadyEnded, JobNotPaused, QuotaExceeded."""
     return _move(project_id, job_id, _resume, database=database, clock=clock)
 
 
@@ -62,7 +63,7 @@ def _pause(job: JobRow, seen: JobStatus, _now: datetime) -> _Move:
     _refuse_ended(job, seen)
     if seen == "paused":
         raise JobAlreadyPaused(f"The job {job.id} is paused already; resume it to go on, or cancel it")
-    return _Move("paused", "The job has been paused", {"estimated_finish_at": None})
+    return _Move("paused", "The job has been paused", {"estimated_finish_at": None, "preempting_since": None})
 
 
 def _resume(job: JobRow, seen: JobStatus, _now: datetime) -> _Move:
@@ -92,6 +93,8 @@ def _try_move(session: Session, job: JobRow, decide: _Decide, *, now: datetime) 
     seen = lifecycle.parse_status(job.status)
     move = decide(job, seen, now)
     to = lifecycle.advance(seen, move.to)
+    if seen == "paused" and not lifecycle.is_terminal(to):
+        check_place_in_queue(session, ProjectId(job.project_id))
     if not JobRepository(session).advance(JobId(job.id), seen=seen, to=to, changes=move.changes):
         return None
     # A job may be paused and resumed many times, and its version rises each time.

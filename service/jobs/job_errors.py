@@ -42,6 +42,6 @@ class JobNotPaused(Conflict):
 
 
 class QuotaExceeded(TooManyRequests):
-    """The project has as many jobs waiting as it may."""
+    """The project has as much of something as it may: waiting jobs, GPUs, GPU-hours."""
 
     code = "quota_exceeded"

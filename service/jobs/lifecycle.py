@@ -2,7 +2,8 @@
 
     validating_files → queued → running → succeeded
             ├────────────┼─────────┼────→ failed | cancelled
-            └──────────→ paused ←──┘       (from paused: back to the queue, or failed | cancelled)
+            └──────────→ paused ←──┘       (from paused: back to the queue, or failed | cancelled;
+                                            from running, too: preempted by another job)
 
 A lost run does not move its job: the job stays `running` and its next attempt goes on from the last checkpoint.
 Cancelling and pausing are immediate; the dispatcher then stops the run. A cancelled job takes nothing more from it, a
@@ -14,7 +15,7 @@ from schemas.fine_tuning import JobStatus
 ALLOWED: dict[JobStatus, frozenset[JobStatus]] = {
     "validating_files": frozenset({"queued", "paused", "failed", "cancelled"}),
     "queued": frozenset({"running", "paused", "failed", "cancelled"}),
-    "running": frozenset({"succeeded", "paused", "failed", "cancelled"}),
+    "running": frozenset({"succeeded", "queued", "paused", "failed", "cancelled"}),
     "paused": frozenset({"validating_files", "queued", "failed", "cancelled"}),
     "succeeded": frozenset(),
     "failed": frozenset(),

@@ -20,20 +20,20 @@ from service.db.jobs import JobRepository
 from service.db.models import ModelRepository
 from service.db.once import OncePer, create_once
 from service.db.projects import ProjectRepository
-from service.db.queue import QueueRepository
 from service.db.tables import JobRow
 from service.identifiers import new_job_id
 from service.jobs.combinations import check_combinations
-from service.jobs.job_errors import FileNotUsable, ModelNotFound, QuotaExceeded
+from service.jobs.job_errors import FileNotUsable, ModelNotFound
 from service.jobs.job_rate import check_job_rate
 from service.jobs.presentation import present_job
+from service.jobs.quotas import check_gpus, check_place_in_queue
+from service.jobs.resources import resolve_gpus
 from service.nearest import did_you_mean, shown
 from service.registry import Registry
 from service.telemetry.tracing import current_traceparent
 
 MAX_SEED = 2_147_483_647
 PROJECT_CHARACTERS = 64
-QUOTA_RETRY_S = 30
 ID_CHARACTERS = 12
 """Of the model's name: the last hex digits of the job's UUIDv7, all of them random."""
 
@@ -58,10 +58,12 @@ def submit_job(submission: Submission, *, database: Database, registry: Registry
 def _create_job(
     session: Session, project_id: ProjectId, request: CreateJobRequest, registry: Registry, *, now: datetime
 ) -> JobRow:
-    _check_quota(session, project_id)
+    check_place_in_queue(session, project_id)
     base_model = _find_base_model(session, project_id, request.model, registry)
     check_job_rate(session, project_id, base_model, now=now)
     check_combinations(request, registry[base_model])
+    gpus = resolve_gpus(request, registry[base_model])
+    check_gpus(session, project_id, gpus=gpus, now=now)
     for param, file_id in (("training_file", request.training_file), ("validation_file", request.validation_file)):
         if file_id is not None:
             _check_file(session, project_id, file_id, param=param, now=now)
@@ -69,7 +71,7 @@ def _create_job(
     name = fine_tuned_model_name(
         base_model, project=_project_name(session, project_id), suffix=request.suffix, job_id=job_id
     )
-    job = _new_row(job_id, project_id, request, fine_tuned_model=name, now=now)
+    job = _new_row(job_id, project_id, request, fine_tuned_model=name, gpus=gpus, now=now)
     JobRepository(session).add(job, metadata=request.metadata or {})
     EventRepository(session).append(job_id, _first_events(job))
     session.refresh(job)
@@ -114,28 +116,13 @@ def _check_file(session: Session, project_id: ProjectId, file_id: str, *, param:
         )
 
 
-def _check_quota(session: Session, project_id: ProjectId) -> None:
-    projects = ProjectRepository(session)
-    project = projects.find(project_id)
-    if project is None or project.max_queued_jobs is None:
-        return
-    projects.lock(project_id)  # two requests at once must not both take the last place
-    limit = project.max_queued_jobs
-    if QueueRepository(session).count_waiting(project_id, at_most=limit) >= limit:
-        raise QuotaExceeded(
-            f"The project may have {limit} job(s) waiting and has as many; try again when one has started, "
-            "cancel one, or ask the operator for more",
-            retry_after_s=QUOTA_RETRY_S,
-        )
-
-
 def _project_name(session: Session, project_id: ProjectId) -> str:
     project = ProjectRepository(session).find(project_id)
     return project.name if project is not None else project_id
 
 
 def _new_row(
-    job_id: JobId, project_id: ProjectId, request: CreateJobRequest, *, fine_tuned_model: str, now: datetime
+    job_id: JobId, project_id: ProjectId, request: CreateJobRequest, *, fine_tuned_model: str, gpus: int, now: datetime
 ) -> JobRow:
     return JobRow(
         id=job_id,
@@ -152,6 +139,7 @@ def _new_row(
         seed=secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed,
         fine_tuned_model=fine_tuned_model,
         priority=request.priority,
+        gpus=gpus,
         result_file_ids=[],
         traceparent=current_traceparent(),
     )

@@ -59,7 +59,7 @@ def claim_next(database: Database, *, owner: DispatcherId = FIRST_DISPATCHER, no
     with database.write() as session:
         take_lock(session, Lock.QUEUE)
         queue = QueueRepository(session)
-        heads = queue.list_heads(limit=1)
+        heads = queue.list_heads(now=now, limit=1)
         if not heads:
             return None
         claimed = queue.claim(heads[0].job_id, Lease(owner, now + timedelta(seconds=30)), now=now)

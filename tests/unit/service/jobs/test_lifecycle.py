@@ -24,6 +24,7 @@ LEGAL: set[tuple[JobStatus, JobStatus]] = {
     ("queued", "failed"),
     ("queued", "cancelled"),
     ("running", "succeeded"),
+    ("running", "queued"),
     ("running", "failed"),
     ("running", "paused"),
     ("running", "cancelled"),

@@ -1,0 +1,57 @@
+"""Running jobs that may be stopped for another of their project, and the change that does it. Under `Lock.QUEUE`."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import literal_column, or_, select, update
+from sqlalchemy.orm import Session
+
+from schemas.ids import JobId, ProjectId, RunId
+from service.db.jobs import JobRepository
+from service.db.tables import JobRow, RunRow
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    job_id: JobId
+    run_id: RunId
+    attempt: int
+    priority: int
+    gpus: int
+
+
+class PreemptionRepository:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def list_candidates(self, project_id: ProjectId, *, below: int, rested_since: datetime) -> list[Candidate]:
+        """Of a priority below the one given, the lowest and youngest first; they stay as they are until we commit.
+
+        One that was stopped for another job before must have run since `rested_since`.
+        """
+        query = (
+            select(JobRow.id, RunRow.id, JobRow.attempt, JobRow.priority, RunRow.gpus)
+            .join(RunRow, (RunRow.job_id == JobRow.id) & (RunRow.attempt == JobRow.attempt) & RunRow.ended_at.is_(None))
+            .where(JobRow.project_id == project_id, JobRow.status == literal_column("'running'"))
+            .where(JobRow.priority < below)
+            .where(or_(JobRow.preempted_at.is_(None), JobRow.started_at <= rested_since))
+            .order_by(JobRow.priority, JobRow.started_at.desc(), JobRow.id.desc())
+            .with_for_update(of=JobRow, key_share=True)
+        )
+        return [
+            Candidate(JobId(job_id), RunId(run_id), attempt, priority, gpus)
+            for job_id, run_id, attempt, priority, gpus in self._session.execute(query)
+        ]
+
+    def put_back(self, candidate: Candidate, *, for_job: JobId, status: str, now: datetime) -> bool:
+        """Move it to the status, its run to be stopped. False: it is no longer what was seen."""
+        changes = {"status": status, "estimated_finish_at": None, "preempted_at": now}
+        if not JobRepository(self._session).update_running(
+            candidate.job_id, attempt=candidate.attempt, changes=changes
+        ):
+            return False
+        self._session.execute(update(RunRow).where(RunRow.id == candidate.run_id).values(preempted_by=for_job))
+        return True
+
+    def note_preempting(self, job_id: JobId, *, now: datetime) -> None:
+        self._session.execute(update(JobRow).where(JobRow.id == job_id).values(preempting_since=now))
