@@ -7,6 +7,8 @@ from pydantic import Field
 from schemas.base import Request, Response
 
 MAX_LIFETIME_S = 10 * 366 * 86_400
+MAX_COUNT = 1_000_000
+MAX_STORED_BYTES = 2**60
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 LifetimeS = Annotated[int, Field(ge=1, le=MAX_LIFETIME_S)]
@@ -17,12 +19,29 @@ Scopes = Annotated[list[Scope], Field(max_length=1)]
 """None given: everything that a project may do. `api.all.read`: only what reads."""
 
 
+class QuotaChanges(Request):
+    """What is absent stays as it is; null takes the limit away."""
+
+    max_running_jobs: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = None
+    """Jobs beyond it wait."""
+    max_queued_jobs: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = None
+    """Jobs beyond it are refused, those whose files are being validated counted too."""
+    max_gpus: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = None
+    """Held at a time; jobs beyond it wait."""
+    max_gpu_hours_a_month: Annotated[float, Field(ge=0, le=MAX_COUNT)] | None = None
+    """Of a calendar month, UTC. Once they are used up, new jobs on GPUs are refused and waiting ones wait."""
+    max_stored_bytes: Annotated[int, Field(ge=0, le=MAX_STORED_BYTES)] | None = None
+    """Uploads beyond it are refused; results of jobs never are."""
+
+
 class CreateProjectRequest(Request):
     name: Name
+    quotas: QuotaChanges | None = None
 
 
 class UpdateProjectRequest(Request):
     name: Name | None = None
+    quotas: QuotaChanges | None = None
 
 
 class CreateServiceAccountRequest(Request):
@@ -65,6 +84,28 @@ class UpdateRateLimitRequest(Request):
     max_requests_per_1_day: RequestLimit | None = None
 
 
+class ProjectQuotas(Response):
+    """Null: no limit."""
+
+    max_running_jobs: int | None
+    max_queued_jobs: int | None
+    max_gpus: int | None
+    max_gpu_hours_a_month: float | None
+    max_stored_bytes: int | None
+
+
+class ProjectUsage(Response):
+    """What counts against each quota."""
+
+    running_jobs: int
+    queued_jobs: int
+    """Those whose files are being validated, too."""
+    gpus: int
+    """Held by runs, also by those that are being stopped."""
+    gpu_hours_this_month: float
+    stored_bytes: int
+
+
 class OrganizationProject(Response):
     id: str
     object: Literal["organization.project"]
@@ -74,6 +115,9 @@ class OrganizationProject(Response):
     archived_at: int | None
     """Unix seconds."""
     status: Literal["active", "archived"]
+    quotas: ProjectQuotas
+    usage: ProjectUsage | None
+    """At this moment; null in lists."""
 
 
 class ServiceAccount(Response):

@@ -17,6 +17,7 @@ from service.api.openapi import FILE_CONTENT, RANGE_ERROR, UPLOAD_BODY
 from service.api.pages import FilesPage
 from service.files import catalog
 from service.files.receiving import FORM_BYTES, ReceivedUpload, receive_upload
+from service.files.stored_bytes import StorageRoom, capped, find_storage_room
 from service.files.upload_form import too_large
 from service.identifiers import new_file_id
 
@@ -27,7 +28,8 @@ router = APIRouter(prefix="/files", tags=["files"])
 async def upload_file(project: Project, app: App, key: IdempotencyKey, request: Request) -> FileObject:
     """Upload preference pairs as JSON Lines; the body streams to the store."""
     file_id = new_file_id()
-    upload = await _receive(request, app, file_id)
+    room = await run_in_threadpool(find_storage_room, project, key, database=app.database, clock=app.clock)
+    upload = await _receive(request, app, file_id, room)
     return await run_in_threadpool(_add_file, app, project, file_id, upload, key)
 
 
@@ -59,16 +61,17 @@ def get_content(
     return send_download(download)
 
 
-async def _receive(request: Request, app: Parts, file_id: FileId) -> ReceivedUpload:
-    if int(request.headers.get("content-length", "0")) > app.max_file_bytes + FORM_BYTES:
-        raise too_large(app.max_file_bytes)
-    return await receive_upload(
-        request.headers.get("content-type", ""),
-        request.stream(),
-        store=app.store,
-        object_key=file_key(file_id),
-        max_bytes=app.max_file_bytes,
-    )
+async def _receive(request: Request, app: Parts, file_id: FileId, room: StorageRoom | None) -> ReceivedUpload:
+    with capped(app.max_file_bytes, room, param="file") as max_bytes:
+        if int(request.headers.get("content-length", "0")) > max_bytes + FORM_BYTES:
+            raise too_large(max_bytes)
+        return await receive_upload(
+            request.headers.get("content-type", ""),
+            request.stream(),
+            store=app.store,
+            object_key=file_key(file_id),
+            max_bytes=max_bytes,
+        )
 
 
 def _add_file(app: Parts, project: ProjectId, file_id: FileId, upload: ReceivedUpload, key: str | None) -> FileObject:

@@ -24,6 +24,7 @@ from service.api.typed_bodies import body_as
 from service.files import assembly, uploads
 from service.files.part_form import part_too_large
 from service.files.receiving import FORM_BYTES, receive_part
+from service.files.stored_bytes import StorageRoom, capped, find_room_for_part
 from service.identifiers import new_part_id
 from service.storage.object_store import StoredObject
 
@@ -51,7 +52,8 @@ async def add_part(upload_id: str, project: Project, app: App, key: IdempotencyK
     """Send one part; parts may come in parallel and in any order. The body streams to the store."""
     found = await run_in_threadpool(_check_pending, app, project, upload_id)
     part_id = new_part_id()
-    stored = await _receive(request, app, found, part_id)
+    room = await run_in_threadpool(find_room_for_part, project, found, key, database=app.database, clock=app.clock)
+    stored = await _receive(request, app, part_key(found, part_id), room)
     return await run_in_threadpool(_add_part, app, project, found, part_id, stored, key)
 
 
@@ -73,16 +75,17 @@ def cancel_upload(upload_id: str, project: Project, app: App) -> UploadObject:
     return uploads.cancel_upload(project, upload_id, database=app.database, store=app.store, clock=app.clock)
 
 
-async def _receive(request: Request, app: Parts, upload_id: UploadId, part_id: PartId) -> StoredObject:
-    if int(request.headers.get("content-length", "0")) > MAX_PART_BYTES + FORM_BYTES:
-        raise part_too_large(MAX_PART_BYTES)
-    return await receive_part(
-        request.headers.get("content-type", ""),
-        request.stream(),
-        store=app.store,
-        object_key=part_key(upload_id, part_id),
-        max_bytes=MAX_PART_BYTES,
-    )
+async def _receive(request: Request, app: Parts, object_key: str, room: StorageRoom | None) -> StoredObject:
+    with capped(MAX_PART_BYTES, room, param="data") as max_bytes:
+        if int(request.headers.get("content-length", "0")) > max_bytes + FORM_BYTES:
+            raise part_too_large(max_bytes)
+        return await receive_part(
+            request.headers.get("content-type", ""),
+            request.stream(),
+            store=app.store,
+            object_key=object_key,
+            max_bytes=max_bytes,
+        )
 
 
 def _check_pending(app: Parts, project: ProjectId, upload_id: str) -> UploadId:

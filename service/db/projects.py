@@ -31,7 +31,9 @@ class ProjectRepository:
 
     def lock(self, project_id: ProjectId) -> ProjectRow:
         """The project, which no other transaction changes or counts by before this one ends."""
-        return self._session.get_one(ProjectRow, project_id, with_for_update={"key_share": True})
+        return self._session.get_one(
+            ProjectRow, project_id, with_for_update={"key_share": True}, populate_existing=True
+        )
 
     def find_by_name(self, name: str) -> ProjectRow | None:
         """The oldest of that name."""

@@ -140,8 +140,8 @@ class QueueRepository:
         query = select(func.count()).select_from(JobRow).where(JobRow.project_id == project_id, IS_RUNNING)
         return self._session.scalar(query) or 0
 
-    def count_waiting(self, project_id: ProjectId, *, at_most: int) -> int:
-        """Jobs of the project that are validated or wait for their turn, counted up to `at_most`."""
+    def count_waiting(self, project_id: ProjectId, *, at_most: int | None = None) -> int:
+        """Jobs of the project that are validated or wait for their turn, counted up to `at_most`, if given."""
         some = select(JobRow.id).where(JobRow.project_id == project_id, _IS_WAITING).limit(at_most).subquery()
         return self._session.scalar(select(func.count()).select_from(some)) or 0
 

@@ -147,8 +147,10 @@ def _is_used_up(this: _Round, head: Head, needed: Requirements) -> bool:
     used = UsageRepository(this.session).measure_gpu_hours(head.project_id, since=month_start(this.now), until=this.now)
     if used < head.max_gpu_hours_a_month:
         return False
-    ProjectRepository(this.session).get(head.project_id).gpu_hours_used_up_until = next_month_start(this.now)
-    this.session.flush()
+    project = ProjectRepository(this.session).lock(head.project_id)
+    if project.max_gpu_hours_a_month == head.max_gpu_hours_a_month:  # else it was changed since we looked
+        project.gpu_hours_used_up_until = next_month_start(this.now)
+        this.session.flush()
     return True
 
 

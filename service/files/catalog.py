@@ -23,6 +23,7 @@ from service.db.tables import FileRow
 from service.errors import InvalidRequest, NotFound
 from service.files.downloads import ByteRange, content_disposition, parse_range
 from service.files.receiving import ReceivedUpload
+from service.files.stored_bytes import claim_stored_bytes
 from service.files.unclaimed_bytes import deleted_unless_kept
 from service.nearest import shown
 from service.storage.object_store import ObjectNotFound, ObjectStore
@@ -61,10 +62,14 @@ def add_file(
     store: ObjectStore,
     clock: Clock,
 ) -> FileObject:
-    """Write the row of bytes that lie in the store; when it is not written, they go. Raises: IdempotencyKeyReused."""
+    """Write the row of bytes that lie in the store; when it is not written, they go.
+
+    Raises: StoredBytesExceeded, IdempotencyKeyReused.
+    """
     now = clock()
 
     def create(session: Session) -> FileObject:
+        claim_stored_bytes(session, project_id, upload.size_bytes, param="file", now=now)
         row = new_file_row(project_id, file_id, upload, now=now)
         FileRepository(session).add(row)
         return present_file(row)

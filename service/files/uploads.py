@@ -29,6 +29,7 @@ from service.db.tables import UploadPartRow, UploadRow
 from service.db.uploads import UploadRepository
 from service.errors import Conflict, InvalidRequest, NotFound
 from service.files.catalog import present_file
+from service.files.stored_bytes import claim_stored_bytes, hold_stored_bytes
 from service.files.unclaimed_bytes import deleted_unless_kept
 from service.files.upload_form import sanitise_filename
 from service.identifiers import new_upload_id
@@ -58,10 +59,11 @@ def create_upload(
     database: Database,
     clock: Clock,
 ) -> UploadObject:
-    """Raises: IdempotencyKeyReused."""
+    """Raises: StoredBytesExceeded, IdempotencyKeyReused."""
     now = clock()
 
     def create(session: Session) -> UploadObject:
+        claim_stored_bytes(session, project_id, request.bytes, param="bytes", now=now)
         row = _new_row(project_id, request, now=now)
         UploadRepository(session).add(row)
         return present_upload(session, row, now=now)
@@ -98,14 +100,16 @@ def add_part(
 ) -> UploadPart:
     """Write the row of bytes that lie in the store; when it is not written, they go.
 
-    Raises: UploadNotFound, UploadEnded, TooManyParts, IdempotencyKeyReused.
+    Raises: UploadNotFound, UploadEnded, TooManyParts, StoredBytesExceeded, IdempotencyKeyReused.
     """
     now = clock()
 
     def create(session: Session) -> UploadPart:
         uploads = UploadRepository(session)
-        require_pending(uploads.find_locked(project_id, upload_id), upload_id, now=now)
-        _check_room(uploads, upload_id, stored.size_bytes)
+        hold_stored_bytes(session, project_id)  # before the upload: everybody takes the two in this order
+        upload = require_pending(uploads.find_locked(project_id, upload_id), upload_id, now=now)
+        more_bytes = _check_room(uploads, upload, stored.size_bytes)
+        claim_stored_bytes(session, project_id, more_bytes, param="data", now=now)
         row = UploadPartRow(
             id=part_id, upload_id=upload_id, object_key=stored.key, size_bytes=stored.size_bytes, created_at=now
         )
@@ -194,12 +198,16 @@ def _new_row(project_id: ProjectId, request: CreateUploadRequest, *, now: dateti
     )
 
 
-def _check_room(uploads: UploadRepository, upload_id: UploadId, size_bytes: int) -> None:
-    """A part may be sent again, so that more may lie there than the file will have; but not without end."""
-    parts, held_bytes = uploads.measure_parts(upload_id)
+def _check_room(uploads: UploadRepository, upload: UploadRow, size_bytes: int) -> int:
+    """Return by how much the upload grows over what it announced.
+
+    A part may be sent again, so that more may lie there than the file will have; but not without end.
+    """
+    parts, held_bytes = uploads.measure_parts(UploadId(upload.id))
     if parts >= MAX_PARTS or held_bytes + size_bytes > MAX_UPLOAD_BYTES:
         raise TooManyParts(
             f"The upload has {parts:,} parts of {held_bytes:,} bytes; at most {MAX_PARTS:,} of {MAX_UPLOAD_BYTES:,} "
             "together are taken: complete it, or cancel it and send larger parts once",
             param="data",
         )
+    return max(upload.size_bytes, held_bytes + size_bytes) - max(upload.size_bytes, held_bytes)

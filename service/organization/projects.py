@@ -6,7 +6,7 @@ from pydantic import JsonValue
 from sqlalchemy.orm import Session
 
 from schemas.ids import ProjectId
-from schemas.organization import CreateProjectRequest, OrganizationProject, UpdateProjectRequest
+from schemas.organization import CreateProjectRequest, OrganizationProject, ProjectUsage, QuotaChanges, UpdateProjectRequest
 from schemas.pages import BoundedPage
 from service.clock import unix_seconds
 from service.db.projects import ProjectRepository
@@ -17,21 +17,25 @@ from service.organization.audit import record
 from service.organization.listing import bounded_page
 from service.organization.organization import Organization
 from service.organization.organization_errors import ProjectArchived, ProjectNotFound
+from service.organization.quotas import measure_usage, present_quotas, set_quotas
 
 
 def create_project(organization: Organization, request: CreateProjectRequest) -> OrganizationProject:
-    row = ProjectRow(id=new_project_id(), name=request.name, created_at=organization.clock(), archived_at=None)
+    now = organization.clock()
+    row = ProjectRow(id=new_project_id(), name=request.name, created_at=now, archived_at=None)
+    set_quotas(row, request.quotas)
     with organization.database.write() as session:
         ProjectRepository(session).add(row)
-        named: dict[str, JsonValue] = {"name": row.name, "title": row.name}
-        record(session, organization, "project.created", row.id, project=row, data=named)
-        return _present(row)
+        data: dict[str, JsonValue] = {"name": row.name, "title": row.name, **_asked(request.quotas)}
+        record(session, organization, "project.created", row.id, project=row, data=data)
+        return _present(row, measure_usage(session, row, now=now))
 
 
 def find_project(organization: Organization, project_id: str) -> OrganizationProject:
     """Raises: ProjectNotFound."""
     with organization.database.read() as session:
-        return _present(require_project(session, project_id))
+        row = require_project(session, project_id)
+        return _present(row, measure_usage(session, row, now=organization.clock()))
 
 
 def list_projects(
@@ -48,9 +52,10 @@ def update_project(organization: Organization, project_id: str, request: UpdateP
     with organization.database.write() as session:
         row = require_active_project(session, project_id)
         row.name = request.name or row.name
-        changes: dict[str, JsonValue] = {"title": row.name}
+        set_quotas(row, request.quotas)
+        changes: dict[str, JsonValue] = {"title": row.name, **_asked(request.quotas)}
         record(session, organization, "project.updated", row.id, project=row, changes=changes)
-        return _present(row)
+        return _present(row, measure_usage(session, row, now=organization.clock()))
 
 
 def archive_project(organization: Organization, project_id: str) -> OrganizationProject:
@@ -60,10 +65,11 @@ def archive_project(organization: Organization, project_id: str) -> Organization
     """
     with organization.database.write() as session:
         row = require_project(session, project_id)
+        now = organization.clock()
         if row.archived_at is None:
-            row.archived_at = organization.clock()
+            row.archived_at = now
             record(session, organization, "project.archived", row.id, project=row)
-        return _present(row)
+        return _present(row, measure_usage(session, row, now=now))
 
 
 def require_project(session: Session, project_id: str) -> ProjectRow:
@@ -84,7 +90,7 @@ def require_active_project(session: Session, project_id: str) -> ProjectRow:
     return row
 
 
-def _present(row: ProjectRow) -> OrganizationProject:
+def _present(row: ProjectRow, usage: ProjectUsage | None = None) -> OrganizationProject:
     archived_at: datetime | None = row.archived_at
     return OrganizationProject(
         id=row.id,
@@ -93,4 +99,11 @@ def _present(row: ProjectRow) -> OrganizationProject:
         created_at=unix_seconds(row.created_at),
         archived_at=None if archived_at is None else unix_seconds(archived_at),
         status="active" if archived_at is None else "archived",
+        quotas=present_quotas(row),
+        usage=usage,
     )
+
+
+def _asked(quotas: QuotaChanges | None) -> dict[str, JsonValue]:
+    """For the audit log."""
+    return {} if quotas is None else {"quotas": quotas.model_dump(mode="json", exclude_unset=True)}
