@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     """Runs of one job before it fails with the cause of the last one."""
     lease_s: float = Field(default=30, ge=1)
     """How long a dispatcher that gives no sign keeps its jobs; a living one renews three times as often."""
+    poll_s: float | None = Field(default=None, ge=0.1, le=300)
+    """How long at least between two looks for what a run tells. Absent: each tick of 0.2 s in a folder, 2 s in
+    a bucket."""
 
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
     """Where `/metrics` is told, without a key, for Prometheus. Absent: nowhere."""

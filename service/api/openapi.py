@@ -135,7 +135,9 @@ CONFLICT: dict[int | str, OpenApi] = {409: ERRORS["409"]}
 """The `responses` of an endpoint that a state can forbid; an `Idempotency-Key` tells of its own conflict."""
 CREATED_JOB: dict[int | str, OpenApi] = {
     404: _an_error("No such model"),
-    429: _an_error("The project has sent as many requests, has as many jobs created or waiting, or GPUs in use, as it may"),
+    429: _an_error(
+        "The project has sent as many requests, has as many jobs created or waiting, or GPUs in use, as it may"
+    ),
 }
 RESUMED_JOB: dict[int | str, OpenApi] = CONFLICT | {
     429: _an_error("The project has sent as many requests, or has as many jobs waiting, as it may"),

@@ -9,6 +9,7 @@ from schemas.ids import DispatcherId
 from service.backends.backend import Backend
 from service.clock import Clock
 from service.db.engine import Database
+from service.dispatcher.polls import RunPolls
 from service.files.validation import FileReport
 from service.registry import Registry
 from service.storage.object_store import ObjectStore
@@ -31,6 +32,7 @@ class DispatchContext:
     """How long a dispatcher that gives no sign keeps its jobs."""
     metrics: Metrics = field(default_factory=Metrics)
     tracer: Tracer = field(default_factory=NoOpTracer)
+    polls: RunPolls = field(default_factory=RunPolls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,16 +36,17 @@ class Chunk:
     """What is wrong with its first unreadable line."""
 
 
-def ingest_chunks(context: DispatchContext, job: JobRow, run: RunRow) -> None:
-    """Take every whole chunk that is there. Raises: LeaseLost."""
+def ingest_chunks(context: DispatchContext, job: JobRow, run: RunRow) -> bool:
+    """Take every whole chunk that is there. True: there was one. Raises: LeaseLost."""
     prefix = run_prefix(JobId(job.id), RunId(run.id))
     for number in count(run.chunks_ingested + 1):
         try:
             data = context.store.read(f"{prefix}/{event_chunk(number)}")
         except ObjectNotFound:
-            return
+            break
         if not _ingest_chunk(context, job, run, parse_chunk(number, data)):
-            return
+            break
+    return number > run.chunks_ingested + 1
 
 
 @observed("ingest")

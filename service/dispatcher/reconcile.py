@@ -57,7 +57,10 @@ def interrupt_run(context: DispatchContext, run: RunRow) -> None:
 
 
 def _follow(context: DispatchContext, job: JobRow, run: RunRow) -> None:
-    status = context.backend.status(RunId(run.id))
+    run_id, now = RunId(run.id), context.clock()
+    status = context.backend.status(run_id)
+    if status.state not in GONE and not context.polls.is_due(run_id, now=now):
+        return
     try:
         outcome = _read_outcome(context, job, run)
     except DamagedOutcome as error:
@@ -65,11 +68,15 @@ def _follow(context: DispatchContext, job: JobRow, run: RunRow) -> None:
             failure = JobFailure("damaged_outcome", str(error))
             fail_job(session, job, seen="running", failure=failure, now=context.clock())
         return
-    ingest_chunks(context, job, run)
+    has_news = ingest_chunks(context, job, run)
     if outcome is not None:
         settle_outcome(context, job, run, outcome)
     elif status.state in GONE:
         _settle_lost(context, job, run, status)
+    else:
+        context.polls.note_look(run_id, has_news=has_news, now=now)
+        return
+    context.polls.forget(run_id)
 
 
 def _settle_lost(context: DispatchContext, job: JobRow, run: RunRow, status: RunStatus) -> None:

@@ -54,6 +54,7 @@ def end_run(session: Session, context: DispatchContext, job: JobRow, run: RunRow
     """Close a run that nothing follows on; its job is then nobody's until it is claimed again."""
     close_run(session, job, run, reason=reason, now=context.clock())
     leases_of(session, context).release(JobId(run.job_id))
+    context.polls.forget(RunId(run.id))
 
 
 def close_run(session: Session, job: JobRow, run: RunRow, *, reason: str, now: datetime) -> None:

@@ -6,7 +6,13 @@ from pydantic import JsonValue
 from sqlalchemy.orm import Session
 
 from schemas.ids import ProjectId
-from schemas.organization import CreateProjectRequest, OrganizationProject, ProjectUsage, QuotaChanges, UpdateProjectRequest
+from schemas.organization import (
+    CreateProjectRequest,
+    OrganizationProject,
+    ProjectUsage,
+    QuotaChanges,
+    UpdateProjectRequest,
+)
 from schemas.pages import BoundedPage
 from service.clock import unix_seconds
 from service.db.projects import ProjectRepository

@@ -11,6 +11,7 @@ from service.clock import utc_now
 from service.db.engine import Database
 from service.dispatcher.context import DispatchContext
 from service.dispatcher.loop import Dispatcher
+from service.dispatcher.polls import BUCKET_POLL_S, FOLDER_POLL_S, RunPolls
 from service.dispatcher.validations import Validations
 from service.files.validation_process import validate_in_process
 from service.registry import Registry
@@ -48,8 +49,15 @@ def build_dispatcher(
         lease_s=settings.lease_s,
         metrics=observation.metrics,
         tracer=observation.tracer,
+        polls=RunPolls(_poll_s(settings)),
     )
     return Dispatcher(context, Validations(context))
+
+
+def _poll_s(settings: Settings) -> float:
+    if settings.poll_s is not None:
+        return settings.poll_s
+    return BUCKET_POLL_S if settings.resolved_storage_url.startswith("s3://") else FOLDER_POLL_S
 
 
 @contextmanager

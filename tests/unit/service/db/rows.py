@@ -23,6 +23,7 @@ def add_job(
     status: str = "queued",
     metadata: dict[str, str] | None = None,
     priority: int = 0,
+    gpus: int = 0,
 ) -> JobId:
     job_id = new_job_id()
     row = JobRow(
@@ -33,6 +34,7 @@ def add_job(
         attempt=0,
         event_count=0,
         priority=priority,
+        gpus=gpus,
         created_at=NOW,
         request={},
         model="m",
@@ -46,9 +48,9 @@ def add_job(
     return job_id
 
 
-def add_project(database: Database, *, max_running_jobs: int | None = None) -> ProjectId:
+def add_project(database: Database, **columns: object) -> ProjectId:
     project_id = new_project_id()
-    row = ProjectRow(id=project_id, name="another", created_at=NOW, max_running_jobs=max_running_jobs)
+    row = ProjectRow(id=project_id, name="another", created_at=NOW, **columns)
     with database.write() as session:
         ProjectRepository(session).add(row)
     return project_id

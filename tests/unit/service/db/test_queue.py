@@ -5,8 +5,9 @@ from datetime import timedelta
 
 from schemas.ids import DispatcherId, JobId, ProjectId
 from service.db.engine import Database
+from service.db.heads import ROOM_KEPT
 from service.db.jobs import JobRepository
-from service.db.queue import Held, QueueRepository
+from service.db.queue import Held, HeldBack, QueueRepository
 from service.db.tables import JobRow
 from service.dispatcher.requirements import Requirements
 from service.dispatcher.run_rows import add_run
@@ -122,3 +123,76 @@ def test_waiting_jobs_are_counted_up_to_the_limit_asked_for(database: Database, 
         queue = QueueRepository(session)
         assert queue.count_waiting(project_id, at_most=9) == 3
         assert queue.count_waiting(project_id, at_most=2) == 2
+
+
+def list_held_back(database: Database) -> list[HeldBack]:
+    with database.read() as session:
+        return QueueRepository(session).list_held_back(now=NOW, limit=9)
+
+
+def start(database: Database, job_id: JobId, *, gpus: int) -> None:
+    with database.write() as session:
+        assert JobRepository(session).advance(job_id, seen="queued", to="running", changes={"attempt": 1})
+        add_run(session, job_id, attempt=1, needed=Requirements(gpus, 1) if gpus else Requirements(1, 0), now=NOW)
+
+
+def test_a_project_holds_no_more_gpus_than_its_quota_and_its_jobs_on_cpus_go_past(database: Database) -> None:
+    project_id = add_project(database, max_gpus=4)
+    start(database, add_job(database, project_id), gpus=3)
+    too_many, fits, on_cpus = (add_job(database, project_id, gpus=gpus) for gpus in (2, 1, 0))
+    assert claim_all(database) == [on_cpus]
+    assert list_held_back(database) == [HeldBack(too_many, "gpus")]
+    with database.write() as session:
+        assert JobRepository(session).advance(too_many, seen="queued", to="cancelled", changes={"finished_at": NOW})
+    assert claim_all(database) == [fits]
+
+
+def test_a_project_without_gpu_hours_left_waits_for_the_month_to_end_and_its_jobs_on_cpus_do_not(
+    database: Database,
+) -> None:
+    project_id = add_project(database, gpu_hours_used_up_until=NOW + timedelta(days=3))
+    waiting, on_cpus = add_job(database, project_id, gpus=1, priority=9), add_job(database, project_id)
+    assert claim_all(database) == [on_cpus]
+    assert list_held_back(database) == [HeldBack(waiting, "gpu_hours")]
+    assert claim_next(database, now=NOW + timedelta(days=4)) == waiting
+
+
+def test_a_job_that_was_told_what_holds_it_back_is_listed_only_if_it_could_preempt(database: Database) -> None:
+    project_id = add_project(database, max_running_jobs=1)
+    low = add_job(database, project_id, priority=1)
+    start(database, low, gpus=0)
+    job_id = add_job(database, project_id, priority=1)
+    assert list_held_back(database) == [HeldBack(job_id, "running")]
+    with database.write() as session:
+        session.get_one(JobRow, job_id).told_waiting_for = "running"
+    assert list_held_back(database) == []
+    with database.write() as session:
+        session.get_one(JobRow, low).priority = 0
+    assert list_held_back(database) == [HeldBack(job_id, "running")]
+
+
+def test_a_job_that_had_others_stopped_goes_first_for_a_while(database: Database, project_id: ProjectId) -> None:
+    start(database, add_job(database, project_id), gpus=0)
+    mine, theirs = add_job(database, project_id), add_job(database, add_project(database))
+
+    def next_job(*, after: timedelta) -> JobId:
+        with database.read() as session:
+            return QueueRepository(session).list_heads(now=NOW + after, limit=1)[0].job_id
+
+    assert next_job(after=timedelta()) == theirs
+    with database.write() as session:
+        session.get_one(JobRow, mine).preempting_since = NOW
+    assert next_job(after=ROOM_KEPT / 2) == mine
+    assert next_job(after=ROOM_KEPT * 2) == theirs
+
+
+def test_a_run_of_a_job_that_was_told_to_stop_does_not_stay(database: Database, project_id: ProjectId) -> None:
+    stays, stops = (add_job(database, project_id) for _ in range(2))
+    for job_id, gpus in ((stays, 2), (stops, 4)):
+        start(database, job_id, gpus=gpus)
+    with database.write() as session:
+        assert JobRepository(session).advance(stops, seen="running", to="paused")
+    with database.read() as session:
+        queue = QueueRepository(session)
+        assert (queue.count_held(), queue.count_staying()) == (Held(6, 0), Held(2, 0))
+        assert queue.count_staying(project_id) == Held(2, 0)
