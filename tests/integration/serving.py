@@ -75,6 +75,7 @@ def create_job(
     epochs: int = 1,
     batch_size: int = 4,
     workers: int = 1,
+    priority: int = 0,
     validation_file: str | None = None,
     seed: int | None = None,
     **options: Any,
@@ -88,7 +89,7 @@ def create_job(
         validation_file=validation_file,
         seed=seed,
         method={"type": "dpo", "dpo": {"hyperparameters": hyperparameters, **options}},
-        extra_body={"resources": {"workers": workers}},
+        extra_body={"resources": {"workers": workers}, "priority": priority},
     )
 
 

@@ -161,6 +161,41 @@ def test_a_crash_at_any_point_of_a_pause_loses_no_step(
     assert blows_at > 25, "the fuse must have been at every call"
 
 
+class OneIsPreempted:
+    """A user of whose two jobs on one GPU the first is at work at step 2 when the second, of higher priority, comes."""
+
+    def __init__(self) -> None:
+        self.high: JobId | None = None
+
+    def __call__(self, world: World, low: JobId) -> None:
+        if self.high is None and 2 in world.steps(low):
+            self.high = world.submit(resources={"gpus": 1}, priority=1)
+
+    def script(self, request: RunRequest) -> list[Action]:
+        return whole_run(request) if request.run_id == f"{self.high}-1" else long_at_first(request)
+
+
+def test_a_crash_at_any_point_of_a_preemption_loses_no_step(tmp_path: Path) -> None:
+    blows_at, crashed = 0, True
+    while crashed:
+        blows_at += 1
+        folder = tmp_path / str(blows_at)
+        folder.mkdir()
+        user = OneIsPreempted()
+        backend = ScriptedBackend(user.script, on_stop=stop_after_step_3, gpus=1)
+        with open_world(folder, backend, max_attempts=1) as world:
+            low = world.submit(resources={"gpus": 1})
+            crashed = run_with_crash(world, low, Fuse(blows_at), user)
+            assert world.tick_until_ended(low, user=user).status == "succeeded"
+            assert user.high is not None
+            assert world.job(user.high).status == "succeeded"
+            assert [world.steps(job_id) for job_id in (low, user.high)] == [[1, 2, 3, 4, 5, 6]] * 2
+            assert set(backend.requests) == {f"{low}-1", f"{user.high}-1", f"{low}-2"}
+            assert sum("makes room for" in message for message in world.messages(low)) == 1
+            assert len(world.result_files()) == 4
+    assert blows_at > 25, "the fuse must have been at every call"
+
+
 def assert_seen_once(world: World, job_id: JobId, attempts: int) -> None:
     events = world.events(job_id)  # asserts that their sequence has no gap
     assert world.steps(job_id) == [1, 2, 3, 4, 5, 6]

@@ -78,6 +78,28 @@ def test_a_job_paused_in_the_middle_goes_on_where_it_stopped_though_the_service_
         assert told.index("The job has been paused") < told.index("The job has been resumed")
 
 
+def test_a_job_of_higher_priority_has_a_running_one_stopped_which_goes_on_after_it(
+    tmp_path: Path, models_file: Path
+) -> None:
+    steps = 16 * MANY_EPOCHS
+    with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
+        client = serve.client()
+        low = create_job(client, epochs=MANY_EPOCHS, batch_size=1)
+        wait_for_step(client, low, 6)
+        high = create_job(client, priority=5)
+        ended = wait_for_end(client, high)
+        assert ended.status == "succeeded", ended.error
+        assert not is_over(client, low)
+        stopped_after = newest_checkpoint(tmp_path / "data", f"{low.id}-1")
+        ended = wait_for_end(client, low)
+        assert ended.status == "succeeded", ended.error
+        assert steps_of(client, low) == list(range(1, steps + 1))
+        told = messages_of(client, low)
+        assert f"Resumed after step {stopped_after} of {steps}" in told
+        assert any(message.startswith(f"The job makes room for {high.id} (priority 5 over 0)") for message in told)
+        assert f"Job {low.id} is stopped to make room for this one (priority 5 over 0)" in messages_of(client, high)
+
+
 def test_a_job_that_its_guard_pauses_goes_on_when_resumed(tmp_path: Path, models_file: Path) -> None:
     with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
         client = serve.client()

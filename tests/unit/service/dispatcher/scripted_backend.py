@@ -63,6 +63,10 @@ class ScriptedBackend:
         self._answer()
         return self._capacity
 
+    def end(self, run_id: RunId, status: RunStatus = ENDED_WELL) -> None:
+        """Its processes are gone."""
+        self._statuses[run_id] = status
+
     def forget_all(self) -> None:
         """As a head that restarts elsewhere does."""
         self._statuses.clear()

@@ -35,7 +35,7 @@ def owner_of(world: World, job_id: JobId) -> str | None:
     return job.lease_owner
 
 
-def set_quota(world: World, **limits: int) -> None:
+def set_quota(world: World, **limits: float | None) -> None:
     with world.context.database.write() as session:
         project = session.get_one(ProjectRow, PROJECT)
         for name, limit in limits.items():
