@@ -136,11 +136,11 @@ CONFLICT: dict[int | str, OpenApi] = {409: ERRORS["409"]}
 CREATED_JOB: dict[int | str, OpenApi] = {
     404: _an_error("No such model"),
     429: _an_error(
-        "The project has sent as many requests, has as many jobs created or waiting, or GPUs in use, as it may"
+        "The project has used up its requests, its jobs of a day, its places in the queue or its GPU-hours"
     ),
 }
 RESUMED_JOB: dict[int | str, OpenApi] = CONFLICT | {
-    429: _an_error("The project has sent as many requests, or has as many jobs waiting, as it may"),
+    429: _an_error("The project has used up its requests or its places in the queue"),
 }
 RANGE_ERROR: dict[int | str, OpenApi] = {416: _an_error("The file has no such bytes")}
 
