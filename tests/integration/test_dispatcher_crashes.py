@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy.orm import Session
 
 from schemas.ids import JobId
-from service.backends.backend import RunRequest
+from service.backends.backend import RunRequest, RunStatus
 from service.db.engine import Database
-from tests.unit.service.dispatcher.scripted_backend import Action, ScriptedBackend
+from tests.unit.service.dispatcher.scripted_backend import STOPPED, Action, ScriptedBackend
 from tests.unit.service.dispatcher.scripted_trainer import step_event, whole_run, write_chunk, write_outcome
 from tests.unit.service.dispatcher.test_lost_runs import lost_at_first
 from tests.unit.service.dispatcher.test_pauses import long_at_first, stop_after_step_3
@@ -161,18 +161,34 @@ def test_a_crash_at_any_point_of_a_pause_loses_no_step(
     assert blows_at > 25, "the fuse must have been at every call"
 
 
-class OneIsPreempted:
-    """A user of whose two jobs on one GPU the first is at work at step 2 when the second, of higher priority, comes."""
+class WhilePreempted(Fuse):
+    """Counts only from when the second of two jobs on one GPU comes, of higher priority, until it runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, blows_at: int) -> None:
+        super().__init__(blows_at)
         self.high: JobId | None = None
+        self._is_armed = False
 
-    def __call__(self, world: World, low: JobId) -> None:
+    def pass_through(self) -> None:
+        if self._is_armed:
+            super().pass_through()
+
+    def watch(self, world: World, low: JobId) -> None:
         if self.high is None and 2 in world.steps(low):
             self.high = world.submit(resources={"gpus": 1}, priority=1)
+        self._is_armed = self.high is not None and world.job(self.high).status in ("validating_files", "queued")
 
     def script(self, request: RunRequest) -> list[Action]:
-        return whole_run(request) if request.run_id == f"{self.high}-1" else long_at_first(request)
+        if request.run_id != f"{self.high}-1":
+            return long_at_first(request)
+        return [write_chunk(1, *map(step_event, range(1, 7))), write_outcome()]
+
+    def stop_at_step_3(self, _request: RunRequest) -> list[Action]:
+        def tell_and_end(request: RunRequest) -> RunStatus:
+            write_chunk(2, step_event(3))(request)
+            return STOPPED
+
+        return [tell_and_end]
 
 
 def test_a_crash_at_any_point_of_a_preemption_loses_no_step(tmp_path: Path) -> None:
@@ -181,19 +197,19 @@ def test_a_crash_at_any_point_of_a_preemption_loses_no_step(tmp_path: Path) -> N
         blows_at += 1
         folder = tmp_path / str(blows_at)
         folder.mkdir()
-        user = OneIsPreempted()
-        backend = ScriptedBackend(user.script, on_stop=stop_after_step_3, gpus=1)
+        fuse = WhilePreempted(blows_at)
+        backend = ScriptedBackend(fuse.script, on_stop=fuse.stop_at_step_3, gpus=1)
         with open_world(folder, backend, max_attempts=1) as world:
             low = world.submit(resources={"gpus": 1})
-            crashed = run_with_crash(world, low, Fuse(blows_at), user)
-            assert world.tick_until_ended(low, user=user).status == "succeeded"
-            assert user.high is not None
-            assert world.job(user.high).status == "succeeded"
-            assert [world.steps(job_id) for job_id in (low, user.high)] == [[1, 2, 3, 4, 5, 6]] * 2
-            assert set(backend.requests) == {f"{low}-1", f"{user.high}-1", f"{low}-2"}
+            crashed = run_with_crash(world, low, fuse, fuse.watch)
+            assert world.tick_until_ended(low, user=fuse.watch).status == "succeeded"
+            assert fuse.high is not None
+            assert world.job(fuse.high).status == "succeeded"
+            assert [world.steps(job_id) for job_id in (low, fuse.high)] == [[1, 2, 3, 4, 5, 6]] * 2
+            assert set(backend.requests) == {f"{low}-1", f"{fuse.high}-1", f"{low}-2"}
             assert sum("makes room for" in message for message in world.messages(low)) == 1
             assert len(world.result_files()) == 4
-    assert blows_at > 25, "the fuse must have been at every call"
+    assert blows_at > 20, "the fuse must have been at every call"
 
 
 def assert_seen_once(world: World, job_id: JobId, attempts: int) -> None:
