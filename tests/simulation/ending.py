@@ -1,0 +1,111 @@
+"""The end of a history: faults cease, users resume what is paused, and every job must end, in finite time and rightly."""
+
+from typing import Any
+
+from service.jobs.lifecycle import parse_status
+from tests.simulation.observer import ENDED, InvariantBroken, require
+from tests.simulation.snapshots import Job, Run
+from tests.simulation.world import START, World
+
+ROUNDS = 120
+STEP_S = 10.0
+
+
+def calm_down(world: World) -> None:
+    """Raises: InvariantBroken."""
+    _end_faults(world)
+    for round_number in range(ROUNDS):
+        for job in list(world.observer.seen.jobs.values()):
+            if job.status == "paused":
+                world.ask("resume", job.id)
+        for place in world.places:
+            world.go_on(place)
+        if _is_over(world):
+            break
+        world.advance(seconds=min(STEP_S, 1.0 + round_number))
+    _check_ended(world)
+
+
+def _end_faults(world: World) -> None:
+    world.note("calm")
+    world.faults.are_on = False
+    world.store.is_away = world.cluster.is_away = False
+    for node in world.cluster.nodes:
+        if node.is_lost:
+            world.cluster.find_node(node)
+    for place in world.places:
+        place.offset_s = 0.0
+
+
+def _is_over(world: World) -> bool:
+    seen = world.observer.seen
+    return all(job.status in ENDED and job.lease_owner is None for job in seen.jobs.values()) and not seen.open_runs()
+
+
+def _check_ended(world: World) -> None:
+    seen = world.observer.seen
+    for job in seen.jobs.values():
+        require(job.status in ENDED, f"{job.id} never ended: {job}, runs {runs_of(world, job)}")
+        require(job.lease_owner is None, f"{job.id} has ended and is still leased by {job.lease_owner}")
+        _check_result(world, job)
+    require(not seen.open_runs(), f"runs are still open: {seen.open_runs()}")
+    for run in seen.runs.values():
+        _check_usage(world, run)
+
+
+def _check_result(world: World, job: Job) -> None:
+    training = world.trainings[job.id]
+    keys = [event.key for event in world.reader.events_after(job.id, 0)]
+    require(len(keys) == len(set(keys)), f"{job.id} tells an event twice: {keys}")
+    match job.status:
+        case "succeeded":
+            steps = [key for key in keys if key.startswith("step:")]
+            require(steps == [f"step:{n}" for n in range(1, training.steps + 1)], f"{job.id} told {steps}")
+            kept = [step for step in range(1, training.steps + 1) if training.is_kept(step)]
+            there = world.reader.checkpoint_steps(job.id)
+            require(there == kept, f"{job.id} has checkpoints {there} instead of {kept}")
+        case "failed":
+            _check_failure(world, job)
+
+
+def _check_failure(world: World, job: Job) -> None:
+    """A job fails by what is wrong with it, or by as many losses as it may have."""
+    causes: dict[str | None, Any] = {
+        "file_not_found": lambda: job.training_file_id in world.deleted_files,
+        "invalid_file": lambda: world.files[job.training_file_id].endswith(b"not json\n"),
+        "loss_not_finite": lambda: world.trainings[job.id].fails_at is not None,
+        "run_lost": lambda: _count_lost(world, job) >= world.layout.max_attempts,
+    }
+    is_explained = causes.get(job.error_code, lambda: False)()
+    require(is_explained, f"{job.id} failed: {job.error_code}: {job.error_message}")
+
+
+def _count_lost(world: World, job: Job) -> int:
+    return sum(
+        process.request.run_id.startswith(f"{job.id}-") and not process.has_finished for process in world.cluster.all
+    )
+
+
+def _check_usage(world: World, run: Run) -> None:
+    """A run's row covers what ran, as far as anybody could see."""
+    created_s, ended_s = _seconds(run.created_at), _seconds(run.ended_at)
+    require(ended_s >= created_s, f"{run.id} ended before it began: {run}")
+    if world.clocks_have_jumped:
+        return
+    for process in world.cluster.all:
+        if process.request.run_id == run.id and process.started_s is not None and not process.was_late:
+            require(process.started_s >= created_s, f"{run.id} ran before its row")
+            is_seen = process.cut_off_until_s is None and process.ended_s is not None
+            require(not is_seen or process.ended_s <= ended_s, f"{run.id} ran until {process.ended_s}: {run}")
+
+
+def runs_of(world: World, job: Job) -> list[Run]:
+    return [run for run in world.observer.seen.runs.values() if run.job_id == job.id]
+
+
+def _seconds(moment: Any) -> float:
+    from datetime import datetime, UTC
+
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment).replace(tzinfo=UTC)
+    return (moment - START).total_seconds()

@@ -1,0 +1,79 @@
+"""Faults by seed: what becomes of one call to the outside, and how often.
+
+A call is lost before it arrives, or its answer is; it arrives late, its answer does, or it arrives twice; the process
+that makes it dies before or after. Calls that are late let everything else go on meanwhile, which is how calls and
+answers are reordered.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from random import Random
+
+
+class Crash(BaseException):
+    """The process is gone: no handler of the service catches it."""
+
+
+class Fate(Enum):
+    NONE = auto()
+    LOST_REQUEST = auto()
+    LOST_ANSWER = auto()
+    LATE_REQUEST = auto()
+    LATE_ANSWER = auto()
+    TWICE = auto()
+    CRASH_BEFORE = auto()
+    CRASH_AFTER = auto()
+
+
+LOSSES = (Fate.LOST_REQUEST, Fate.LOST_ANSWER)
+DELAYS = (Fate.LATE_REQUEST, Fate.LATE_ANSWER)
+CRASHES = (Fate.CRASH_BEFORE, Fate.CRASH_AFTER)
+
+
+@dataclass(slots=True)
+class Faults:
+    """Rates are a call's; `are_on` ends all of them, and is how a history calms down."""
+
+    rng: Random
+    loss_rate: float = 0.0
+    delay_rate: float = 0.0
+    twice_rate: float = 0.0
+    crash_rate: float = 0.0
+    are_on: bool = True
+    crash_at: int | None = None
+    """Die at this call, counted from 1, whatever the rates are."""
+    calls: int = 0
+
+    def draw(self) -> Fate:
+        if not self.are_on:
+            return Fate.NONE
+        self.calls += 1
+        if self.crash_at is not None:
+            return self._planned_crash()
+        left = self.rng.random()
+        for rate, fates in (
+            (self.loss_rate, LOSSES),
+            (self.delay_rate, DELAYS),
+            (self.twice_rate, (Fate.TWICE,)),
+            (self.crash_rate, CRASHES),
+        ):
+            if left < rate:
+                return self.rng.choice(fates)
+            left -= rate
+        return Fate.NONE
+
+    def _planned_crash(self) -> Fate:
+        """Each call has two places to die at."""
+        assert self.crash_at is not None
+        if self.calls * 2 - 1 == self.crash_at:
+            return Fate.CRASH_BEFORE
+        return Fate.CRASH_AFTER if self.calls * 2 == self.crash_at else Fate.NONE
+
+
+def draw_faults(rng: Random) -> Faults:
+    """A history has some kinds of faults, seldom all: many at once hide each other."""
+
+    def rate(most: float) -> float:
+        return rng.uniform(0, most) if rng.random() < 0.5 else 0.0
+
+    return Faults(rng, loss_rate=rate(0.1), delay_rate=rate(0.08), twice_rate=rate(0.1), crash_rate=rate(0.04))
