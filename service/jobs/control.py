@@ -16,6 +16,7 @@ from service.clock import Clock
 from service.db.engine import Database
 from service.db.events import EventRepository, NewEvent
 from service.db.jobs import JobRepository
+from service.db.leases import FREE
 from service.db.tables import JobRow
 from service.jobs import lifecycle
 from service.jobs.job_errors import JobAlreadyEnded, JobAlreadyPaused, JobNotPaused
@@ -95,7 +96,9 @@ def _try_move(session: Session, job: JobRow, decide: _Decide, *, now: datetime) 
     to = lifecycle.advance(seen, move.to)
     if seen == "paused" and not lifecycle.is_terminal(to):
         check_place_in_queue(session, ProjectId(job.project_id))
-    if not JobRepository(session).advance(JobId(job.id), seen=seen, to=to, changes=move.changes):
+    # Nobody looks again at a validation that its user ended: its lease would be renewed for ever.
+    lease = FREE if seen == "validating_files" else {}
+    if not JobRepository(session).advance(JobId(job.id), seen=seen, to=to, changes=move.changes | lease):
         return None
     # A job may be paused and resumed many times, and its version rises each time.
     event = NewEvent(f"job:{to}:{job.version}", now, "info", move.message)

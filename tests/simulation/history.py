@@ -68,7 +68,7 @@ def submit(world: World, rng: Random) -> None:
         rng.randrange(len(world.layout.quotas)),
         draw_training(rng),
         content=BAD_FILE if rng.random() < 0.05 else GOOD_FILE,
-        resources={"gpus": gpus},
+        gpus=gpus,
         priority=rng.choice((0, 0, 1)),
     )
 
@@ -158,11 +158,9 @@ ACTS = (
 
 def _act(world: World, rng: Random) -> None:
     submit(world, rng)
-    for act in rng.choices([act.do for act in ACTS], [act.weight for act in ACTS], k=rng.randint(6, 14)):
+    for act in rng.choices([act.do for act in ACTS], [act.weight for act in ACTS], k=rng.randint(6, 16)):
         act(world, rng)
-        for place in world.places:
-            if rng.random() < 0.8:
-                world.go_on(place)
+        world.go_on(rng.choice(world.places))
         world.advance(seconds=rng.choice((0.5, 2, 5, 5, 15, 40)))
 
 

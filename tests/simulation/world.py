@@ -81,6 +81,7 @@ class World:
     now_s: float = 0.0
     api_offset_s: float = 0.0
     trainings: dict[str, Training] = field(default_factory=dict)
+    gpus_asked: dict[str, int] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     deleted_files: set[str] = field(default_factory=set)
     logs: list[dict[str, object]] = field(default_factory=list)
@@ -163,14 +164,17 @@ class World:
 
     # What users do.
 
-    def submit(self, project: int, training: Training, *, content: bytes = GOOD_FILE, **fields: object) -> str | None:
+    def submit(
+        self, project: int, training: Training, *, gpus: int = 0, content: bytes = GOOD_FILE, priority: int = 0
+    ) -> str | None:
         owner = project_id(project)
         file_id = new_file_id()
         stored = self.store.objects[file_key(file_id)] = content
         with self.database.write() as session:
             FileRepository(session).add(_file_row(owner, file_id, len(stored), self.wall_clock(self.api_offset_s)))
         self.files[file_id] = content
-        request = CreateJobRequest.model_validate({"model": MODEL, "training_file": file_id, "seed": 1, **fields})
+        wanted = {"model": MODEL, "training_file": file_id, "seed": 1, "resources": {"gpus": gpus}, "priority": priority}
+        request = CreateJobRequest.model_validate(wanted)
         try:
             job = submit_job(
                 Submission(owner, request, None), database=self.database, registry={MODEL: ENTRY}, clock=self._api_clock
@@ -178,8 +182,8 @@ class World:
         except ServiceError as refused:
             self.note(f"submit refused: {refused.code}")
             return None
-        self.trainings[job.id] = training
-        self.note(f"submitted {short(job.id)} {training}")
+        self.trainings[job.id], self.gpus_asked[job.id] = training, gpus
+        self.note(f"submitted {short(job.id)} for {gpus} GPUs: {training}")
         self.observer.look(USER)
         return job.id
 

@@ -1,6 +1,6 @@
 """Several dispatchers over one database: each job is worked on by one, and the work of a dead one goes on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -214,3 +214,15 @@ def test_a_large_job_is_not_overtaken_by_smaller_ones_of_its_kind(tmp_path: Path
         world.cancel(running)
         world.tick(times=3)
         assert [world.job(job_id).status for job_id in (large, small)] == ["running", "queued"]
+
+
+@pytest.mark.parametrize("act", [World.cancel, World.pause], ids=["cancelled", "paused"])
+def test_a_job_that_its_user_takes_away_while_it_is_validated_is_nobodys(
+    tmp_path: Path, act: Callable[[World, JobId], object]
+) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        job_id = world.submit()
+        Dispatcher(world.context, Validations(world.context, spawn=lambda _: None)).tick()  # it takes its time
+        assert owner_of(world, job_id) == "dispatcher-1"
+        act(world, job_id)
+        assert owner_of(world, job_id) is None
