@@ -26,6 +26,10 @@ from service.jobs.quotas import check_place_in_queue
 from service.webhooks.outbox import tell_endpoints
 
 
+WAITING: frozenset[JobStatus] = frozenset({"validating_files", "queued"})
+"""What `max_queued_jobs` counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Move:
     to: JobStatus
@@ -94,8 +98,11 @@ def _try_move(session: Session, job: JobRow, decide: _Decide, *, now: datetime) 
     seen = lifecycle.parse_status(job.status)
     move = decide(job, seen, now)
     to = lifecycle.advance(seen, move.to)
-    if seen == "paused" and not lifecycle.is_terminal(to):
+    if to in WAITING:
         check_place_in_queue(session, ProjectId(job.project_id))
+        session.refresh(job)  # under the quota's lock nobody else resumes it, and a claim is not waited for
+        if job.status != seen:
+            return None
     # Nobody looks again at a validation that its user ended: its lease would be renewed for ever.
     lease = FREE if seen == "validating_files" else {}
     if not JobRepository(session).advance(JobId(job.id), seen=seen, to=to, changes=move.changes | lease):

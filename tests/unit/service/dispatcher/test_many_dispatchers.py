@@ -226,3 +226,17 @@ def test_a_job_that_its_user_takes_away_while_it_is_validated_is_nobodys(
         assert owner_of(world, job_id) == "dispatcher-1"
         act(world, job_id)
         assert owner_of(world, job_id) is None
+
+
+def test_a_resumed_job_waits_within_the_queued_quota_like_a_new_one(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(lambda _: [])) as world:
+        set_quota(world, max_queued_jobs=1)
+        paused = world.submit()
+        world.pause(paused)
+        waiting = world.submit()
+        with pytest.raises(QuotaExceeded, match=r"1 job\(s\) waiting and has as many"):
+            world.resume(paused)
+        assert world.job(paused).status == "paused"
+        world.tick(times=2)  # the other one starts
+        assert world.job(waiting).status == "running"
+        assert world.resume(paused).status == "validating_files"
