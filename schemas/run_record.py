@@ -9,6 +9,9 @@ from typing import Literal
 
 from schemas.base import Record
 
+RESUMED = "resumed:"
+"""How the key of an event begins that tells from which checkpoint the run goes on; told before any step after it."""
+
 
 class StepMetrics(Record):
     """One optimizer step; sums over pairs or tokens of all workers, never means of means. Log-probs in nats."""

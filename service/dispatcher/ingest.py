@@ -1,9 +1,11 @@
 """Read a run's new event chunks into the database, each chunk in one transaction.
 
 Effectively once: the run's count of chunks is compared and set, and an event's key is kept once per job, so a crash
-anywhere, a second dispatcher or a resumed run repeats nothing. Fenced: a run that is no longer its job's own adds none.
+anywhere, a second dispatcher or a resumed run repeats nothing. Fenced: a run that is no longer its job's own adds none,
+but for what its successor goes on from: a node that was cut off still writes after its run was given up.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -13,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from schemas.ids import JobId, RunId
 from schemas.run_layout import event_chunk, run_prefix
-from schemas.run_record import RunEvent
+from schemas.run_record import RESUMED, RunEvent
 from service.db.committed import tell_on_commit
 from service.db.events import EventRepository
 from service.db.jobs import JobRepository
@@ -38,23 +40,42 @@ class Chunk:
 
 def ingest_chunks(context: DispatchContext, job: JobRow, run: RunRow) -> bool:
     """Take every whole chunk that is there. True: there was one. Raises: LeaseLost."""
+    has_news = False
+    for chunk in _read_new(context, job, run):
+        has_news = True
+        if any(event.key.startswith(RESUMED) for event in chunk.events):
+            _ingest_left_behind(context, job, run)
+        if not _ingest_chunk(context, job, run, chunk, attempt=run.attempt):
+            break
+    return has_news
+
+
+def _ingest_left_behind(context: DispatchContext, job: JobRow, run: RunRow) -> None:
+    """Take what earlier runs told since they were given up; all that led to the checkpoint resumed is there by now."""
+    with context.database.read() as session:
+        earlier = [row for row in RunRepository(session).list_of_job(JobId(job.id)) if row.attempt < run.attempt]
+    for former in reversed(earlier):
+        for chunk in _read_new(context, job, former):
+            if not _ingest_chunk(context, job, former, chunk, attempt=run.attempt):
+                return
+
+
+def _read_new(context: DispatchContext, job: JobRow, run: RunRow) -> Iterator[Chunk]:
     prefix = run_prefix(JobId(job.id), RunId(run.id))
     for number in count(run.chunks_ingested + 1):
         try:
             data = context.store.read(f"{prefix}/{event_chunk(number)}")
         except ObjectNotFound:
-            break
-        if not _ingest_chunk(context, job, run, parse_chunk(number, data)):
-            break
-    return number > run.chunks_ingested + 1
+            return
+        yield parse_chunk(number, data)
 
 
 @observed("ingest")
-def _ingest_chunk(context: DispatchContext, job: JobRow, run: RunRow, chunk: Chunk) -> bool:
-    """False: somebody else took it, or the run is not its job's own any more. Raises: LeaseLost."""
+def _ingest_chunk(context: DispatchContext, job: JobRow, run: RunRow, chunk: Chunk, *, attempt: int) -> bool:
+    """False: somebody else took it, or the attempt is not its job's own any more. Raises: LeaseLost."""
     now = context.clock()
     with fenced_write(context, JobId(job.id)) as session:
-        if not _add_chunk(session, job, run, chunk, now=now):
+        if not _add_chunk(session, job, run, chunk, attempt=attempt, now=now):
             return False
         lags_s = tuple(max(0.0, now.timestamp() - event.created_at) for event in chunk.events)
         tell_on_commit(session, EventsIngested(lags_s))
@@ -73,16 +94,17 @@ def parse_chunk(number: int, data: bytes) -> Chunk:
     return Chunk(number, tuple(events), damage)
 
 
-def _add_chunk(session: Session, job: JobRow, run: RunRow, chunk: Chunk, *, now: datetime) -> bool:
+def _add_chunk(session: Session, job: JobRow, run: RunRow, chunk: Chunk, *, attempt: int, now: datetime) -> bool:
+    """`attempt`: the job's own, by which the writing is fenced."""
     job_id, run_id = JobId(job.id), RunId(run.id)
     if not RunRepository(session).advance_chunks(run_id, seen=chunk.number - 1, to=chunk.number):
         return False
     jobs = JobRepository(session)
-    if not jobs.update_unended(job_id, attempt=run.attempt, changes={}):
+    if not jobs.update_unended(job_id, attempt=attempt, changes={}):
         return False
     estimate = _estimate_finish(chunk)
     if estimate is not None:  # a paused job has none, though its run may still tell a step
-        jobs.update_running(job_id, attempt=run.attempt, changes={"estimated_finish_at": estimate})
+        jobs.update_running(job_id, attempt=attempt, changes={"estimated_finish_at": estimate})
     events = [job_event(event) for event in chunk.events]
     if chunk.damage:
         events.append(damaged_chunk_event(run_id, chunk.number, chunk.damage, now=now))

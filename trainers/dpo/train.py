@@ -4,7 +4,7 @@ A step's numbers are written before the checkpoint that stands on them is commit
 """
 
 from schemas.run_layout import ADAPTER, checkpoint_prefix
-from schemas.run_record import EvaluationMetrics, StepMetrics
+from schemas.run_record import RESUMED, EvaluationMetrics, StepMetrics
 from schemas.run_spec import RunSpec
 from trainers.checkpoints import newest_whole, prune, write_checkpoint
 from trainers.distributed import Workers
@@ -50,7 +50,7 @@ class TrainingLoop:
             return
         restore(checkpoint.files, self.progress, self._prepared.objective.policy, self._prepared.optimizer)
         step, total = checkpoint.step, self._prepared.plan.total_steps
-        self._events.tell(message(f"resumed:{self._spec.run_id}:{step}", f"Resumed after step {step} of {total}"))
+        self._events.tell(message(f"{RESUMED}{self._spec.run_id}:{step}", f"Resumed after step {step} of {total}"))
         self._guarding.replay(self.progress)
 
     def run(self) -> GuardVerdict | None:

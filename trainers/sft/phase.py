@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch.optim import AdamW
 
 from schemas.run_layout import ADAPTER, SFT_CHECKPOINTS
-from schemas.run_record import RunEvent, SftMetrics
+from schemas.run_record import RESUMED, RunEvent, SftMetrics
 from schemas.run_spec import RunSpec, SftParameters
 from trainers.checkpoints import newest_whole, prune, write_checkpoint
 from trainers.distributed import Workers
@@ -103,7 +103,7 @@ class SftPhase:
         metrics = SftMetrics.model_validate_json(checkpoint.files[METRICS])
         self._note(metrics)
         told = f"Resumed after SFT step {metrics.step} of {metrics.total_steps}"
-        self.events.tell(message(f"resumed:{self.spec.run_id}:sft:{metrics.step}", told))
+        self.events.tell(message(f"{RESUMED}{self.spec.run_id}:sft:{metrics.step}", told))
 
     def _write_checkpoint(self, metrics: SftMetrics, optimizer: AdamW) -> None:
         if not self.workers.writes:

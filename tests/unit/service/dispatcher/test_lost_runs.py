@@ -11,6 +11,7 @@ from service.dispatcher.backoff import MAX_FAILURES
 from service.dispatcher.context import DispatchContext
 from tests.unit.service.dispatcher.scripted_backend import Action, ScriptedBackend
 from tests.unit.service.dispatcher.scripted_trainer import (
+    checkpoint_event,
     die,
     message_event,
     step_event,
@@ -48,6 +49,28 @@ def test_the_next_attempt_is_told_where_the_earlier_ones_lie(tmp_path: Path) -> 
         world.tick_until_ended(job_id)
         spec = RunSpec.model_validate_json(world.context.store.read(f"runs/{job_id}/{job_id}-3/{SPEC}"))
         assert [Path(folder).name for folder in spec.resume_from] == [f"{job_id}-2", f"{job_id}-1"]
+
+
+def test_what_a_cut_off_node_tells_after_its_run_was_given_up_is_not_missed_by_the_next_attempt(tmp_path: Path) -> None:
+    """It tells step 3 and leaves a checkpoint there, from which the second attempt goes on."""
+    first: list[RunRequest] = []
+
+    def tell_behind(_request: RunRequest) -> None:
+        write_chunk(2, step_event(3), checkpoint_event(3))(first[0])
+
+    def script(request: RunRequest) -> list[Action]:
+        if request.run_id.endswith("-1"):
+            first.append(request)
+            return [write_chunk(1, step_event(1), step_event(2)), die("node died")]
+        resumed = message_event(f"resumed:{request.run_id}:3", "Resumed after step 3 of 6")
+        own = [write_chunk(1, message_event("started", "Training on 4 pairs"))]
+        return [*own, tell_behind, write_chunk(2, resumed, *map(step_event, (4, 5, 6))), write_outcome()]
+
+    with open_world(tmp_path, ScriptedBackend(script)) as world:
+        job_id = world.submit()
+        assert world.tick_until_ended(job_id).status == "succeeded"
+        assert world.steps(job_id) == [1, 2, 3, 4, 5, 6]
+        assert world.checkpoint_steps(job_id) == [3]
 
 
 def test_a_cluster_that_forgot_the_run_means_a_next_attempt(tmp_path: Path) -> None:
