@@ -5,7 +5,7 @@ its clock says. A lease is no change of the job that a user sees, so the job's v
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, CursorResult, and_, exists, or_, select, update
@@ -15,6 +15,9 @@ from schemas.ids import DispatcherId, JobId
 from service.db.tables import JobRow, RunRow
 
 FREE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
+MAX_SKEW = timedelta(minutes=5)
+"""How far clocks may differ. A lease that ends later than anybody could give it now, by more than that, was given by a
+clock that has been set back since: nobody would take it over for as long as it was ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +39,18 @@ class LeaseRepository:
 
     def take_new(self, *, now: datetime, until: datetime, limit: int) -> int:
         """Take jobs whose files wait to be validated, oldest first; returns how many."""
-        return self._take(and_(JobRow.status == "validating_files", _is_free(now)), until=until, limit=limit)
+        return self._take(and_(JobRow.status == "validating_files", _is_free(now, until)), until=until, limit=limit)
 
     def take_over(self, *, now: datetime, until: datetime, limit: int) -> int:
         """Take jobs with an open run that nobody works on any more, oldest first; returns how many."""
-        return self._take(_is_orphan(now), until=until, limit=limit)
+        return self._take(_is_orphan(now, until), until=until, limit=limit)
 
-    def is_any_new(self, *, now: datetime) -> bool:
-        query = select(JobRow.id).where(JobRow.status == "validating_files", _is_free(now))
+    def is_any_new(self, *, now: datetime, until: datetime) -> bool:
+        query = select(JobRow.id).where(JobRow.status == "validating_files", _is_free(now, until))
         return self._session.scalar(query.limit(1)) is not None
 
-    def is_any_orphan(self, *, now: datetime) -> bool:
-        return self._session.scalar(select(JobRow.id).where(_is_orphan(now)).limit(1)) is not None
+    def is_any_orphan(self, *, now: datetime, until: datetime) -> bool:
+        return self._session.scalar(select(JobRow.id).where(_is_orphan(now, until)).limit(1)) is not None
 
     def renew(self, *, until: datetime) -> int:
         """Prolong all of the owner's leases; returns how many there are."""
@@ -73,9 +76,10 @@ class LeaseRepository:
         return cast(CursorResult[Any], self._session.execute(statement)).rowcount
 
 
-def _is_free(now: datetime) -> ColumnElement[bool]:
-    return or_(JobRow.lease_owner.is_(None), JobRow.lease_expires_at < now)
+def _is_free(now: datetime, until: datetime) -> ColumnElement[bool]:
+    is_over = or_(JobRow.lease_expires_at < now, JobRow.lease_expires_at > until + MAX_SKEW)
+    return or_(JobRow.lease_owner.is_(None), is_over)
 
 
-def _is_orphan(now: datetime) -> ColumnElement[bool]:
-    return and_(exists().where(RunRow.job_id == JobRow.id, RunRow.ended_at.is_(None)), _is_free(now))
+def _is_orphan(now: datetime, until: datetime) -> ColumnElement[bool]:
+    return and_(exists().where(RunRow.job_id == JobRow.id, RunRow.ended_at.is_(None)), _is_free(now, until))

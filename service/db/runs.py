@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, case, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from schemas.ids import DispatcherId, JobId, RunId
-from service.db.tables import JobRow, RunRow
+from service.db.tables import JobRow, RunRow, UtcDateTime
 
 
 class RunRepository:
@@ -40,14 +40,16 @@ class RunRepository:
         self._session.execute(update(RunRow).where(RunRow.id == run_id).values(admitted_at=now))
 
     def mark_submitted(self, run_id: RunId, *, now: datetime) -> None:
-        self._session.execute(update(RunRow).where(RunRow.id == run_id).values(submitted_at=now))
+        submitted_at = _no_earlier_than(RunRow.created_at, now)
+        self._session.execute(update(RunRow).where(RunRow.id == run_id).values(submitted_at=submitted_at))
 
     def mark_ended(self, run_id: RunId, *, now: datetime, reason: str) -> bool:
         """False: it had ended before, and keeps the reason of then."""
+        ended_at = _no_earlier_than(func.coalesce(RunRow.submitted_at, RunRow.created_at), now)
         ended = self._session.execute(
             update(RunRow)
             .where(RunRow.id == run_id, RunRow.ended_at.is_(None))
-            .values(ended_at=now, end_reason=reason)
+            .values(ended_at=ended_at, end_reason=reason)
             .returning(RunRow.id)
         )
         return ended.first() is not None
@@ -61,3 +63,9 @@ class RunRepository:
             .returning(RunRow.id)
         )
         return changed.first() is not None
+
+
+def _no_earlier_than(begin: ColumnElement[datetime], now: datetime) -> ColumnElement[datetime]:
+    """A clock may have been set back, and no run may have used less than nothing."""
+    moment = literal(now, UtcDateTime())
+    return case((begin > moment, begin), else_=moment)

@@ -9,6 +9,11 @@ MAX_FAILURES = 8
 """In a row, about two minutes: a bug, not a hiccup."""
 
 
+def has_come(moment: datetime, *, now: datetime, longest_wait_s: float) -> bool:
+    """Whether the wait is over. One longer than any is of a clock that has been set back since."""
+    return now >= moment or moment - now > timedelta(seconds=longest_wait_s)
+
+
 @dataclass(frozen=True, slots=True)
 class _Trouble:
     failures: int
@@ -23,7 +28,7 @@ class Backoff:
 
     def may_try(self, job_id: str, *, now: datetime) -> bool:
         trouble = self._troubles.get(job_id)
-        return trouble is None or now >= trouble.retry_at
+        return trouble is None or has_come(trouble.retry_at, now=now, longest_wait_s=LONGEST_DELAY_S)
 
     def note_failure(self, job_id: str, *, now: datetime) -> int:
         """Return how many failures there were in a row."""

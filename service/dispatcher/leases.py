@@ -55,10 +55,10 @@ def new_lease(context: DispatchContext, now: datetime) -> Lease:
 def take_over_orphans(context: DispatchContext) -> None:
     """Go on with the runs of dispatchers that are gone."""
     now = context.clock()
-    with context.database.read() as session:
-        if not leases_of(session, context).is_any_orphan(now=now):
-            return
     until = new_lease(context, now).until
+    with context.database.read() as session:
+        if not leases_of(session, context).is_any_orphan(now=now, until=until):
+            return
     with context.database.write() as session:
         taken = leases_of(session, context).take_over(now=now, until=until, limit=TAKE_OVER_AT_ONCE)
     if taken:

@@ -53,10 +53,10 @@ class Validations:
         with self._lock:
             room = MAX_AT_ONCE - len(self._under_way)
         now = self._context.clock()
-        with self._context.database.read() as session:
-            if room == 0 or not leases_of(session, self._context).is_any_new(now=now):
-                return
         until = new_lease(self._context, now).until
+        with self._context.database.read() as session:
+            if room == 0 or not leases_of(session, self._context).is_any_new(now=now, until=until):
+                return
         with self._context.database.write() as session:
             leases_of(session, self._context).take_new(now=now, until=until, limit=room)
 

@@ -47,7 +47,7 @@ class Sweeper:
         """Do what is due now; a sweep that fails is logged and comes again at its next time."""
         now = self._clock()
         for sweep, period in PERIODS.items():
-            if self._due.get(sweep, now) <= now:
+            if not now < self._due.get(sweep, now) <= now + period:  # later than that: the clock has been set back
                 self._due[sweep] = now + period
                 self._sweep(sweep, now=now)
 

@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from schemas.ids import DispatcherId, JobId, ProjectId
+from schemas.ids import DispatcherId, JobId, ProjectId, RunId
 from service.db.engine import Database
-from service.db.leases import LeaseRepository
+from service.db.leases import MAX_SKEW, LeaseRepository
 from service.db.runs import RunRepository
-from service.db.tables import JobRow
+from service.db.tables import JobRow, RunRow
 from service.dispatcher.requirements import Requirements
 from service.dispatcher.run_rows import add_run
 from tests.unit.service.db.rows import NOW, add_job, claim_next
@@ -62,6 +62,23 @@ def test_an_expired_lease_that_nobody_took_is_still_its_owners(database: Databas
     assert take_over(database, TWO, later(99)) == 0
 
 
+def test_a_lease_of_a_clock_that_was_set_back_is_not_waited_for(database: Database, running: JobId) -> None:
+    with database.write() as session:
+        LeaseRepository(session, ONE).renew(until=later(3600))
+    assert take_over(database, TWO, later(3600 - 30) - MAX_SKEW) == 0
+    assert take_over(database, TWO, NOW) == 1
+
+
+def test_a_run_is_not_over_before_it_began(database: Database, running: JobId) -> None:
+    with database.write() as session:
+        [run] = RunRepository(session).list_open(ONE)
+        RunRepository(session).mark_submitted(RunId(run.id), now=later(-60))
+        RunRepository(session).mark_ended(RunId(run.id), now=later(-90), reason="done")
+    with database.read() as session:
+        run = session.get_one(RunRow, run.id)
+        assert (run.submitted_at, run.ended_at) == (NOW, NOW)
+
+
 def test_a_lease_given_back_is_free_at_once(database: Database, running: JobId) -> None:
     with database.write() as session:
         assert LeaseRepository(session, TWO).release_all() == 0
@@ -81,7 +98,7 @@ def test_a_job_whose_runs_have_ended_is_no_orphan(database: Database, running: J
         RunRepository(session).mark_ended(running_id := run.id, now=NOW, reason="done")  # type: ignore[arg-type]
     assert running_id == f"{running}-1"
     with database.read() as session:
-        assert not LeaseRepository(session, TWO).is_any_orphan(now=later(31))
+        assert not LeaseRepository(session, TWO).is_any_orphan(now=later(31), until=later(61))
 
 
 def test_jobs_to_validate_are_shared_out_and_no_version_rises(database: Database, project_id: ProjectId) -> None:
@@ -97,5 +114,5 @@ def test_jobs_to_validate_are_shared_out_and_no_version_rises(database: Database
         owners = [session.get_one(JobRow, job_id).lease_owner for job_id in jobs]
         assert (owners.count(ONE), owners.count(TWO)) == (3, 3)
         assert {session.get_one(JobRow, job_id).version for job_id in jobs} == {0}
-        assert not LeaseRepository(session, ONE).is_any_new(now=NOW)
-        assert LeaseRepository(session, ONE).is_any_new(now=later(31))
+        assert not LeaseRepository(session, ONE).is_any_new(now=NOW, until=later(30))
+        assert LeaseRepository(session, ONE).is_any_new(now=later(31), until=later(61))

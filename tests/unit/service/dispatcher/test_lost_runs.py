@@ -7,7 +7,7 @@ import pytest
 from schemas.run_layout import SPEC
 from schemas.run_spec import RunSpec
 from service.backends.backend import RunRequest
-from service.dispatcher.backoff import MAX_FAILURES
+from service.dispatcher.backoff import MAX_FAILURES, Backoff
 from service.dispatcher.context import DispatchContext
 from tests.unit.service.dispatcher.scripted_backend import Action, ScriptedBackend
 from tests.unit.service.dispatcher.scripted_trainer import (
@@ -197,3 +197,17 @@ def test_a_job_whose_step_raises_waits_longer_each_time_and_fails_at_last(tmp_pa
 
 def with_backend(context: DispatchContext, backend: ScriptedBackend) -> DispatchContext:
     return with_parts(context, backend=backend)
+
+
+def test_a_clock_that_is_set_back_holds_up_neither_a_next_attempt_nor_a_next_try(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(lost_at_first)) as world:
+        job_id = world.submit()
+        world.tick(times=3)
+        assert world.attempt(job_id) == 2
+        world.clock.advance(seconds=-3600)
+        world.tick()
+        assert f"{job_id}-2" in world.backend.requests
+        backoff = Backoff()
+        backoff.note_failure(job_id, now=world.clock())
+        world.clock.advance(seconds=-3600)
+        assert backoff.may_try(job_id, now=world.clock())

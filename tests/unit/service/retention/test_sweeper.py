@@ -141,6 +141,14 @@ def test_a_sweep_that_fails_stops_neither_the_others_nor_its_next_time(
     assert house.keys() == set()
 
 
+def test_a_clock_that_is_set_back_does_not_keep_the_sweeper_from_its_work(house: House) -> None:
+    house.sweep_after(days=2)
+    house.sweep_after(days=-2)
+    house.add_file(expires_after_s=3_600)
+    house.sweep_after(minutes=61)
+    assert house.keys() == set()
+
+
 @pytest.mark.parametrize("text", ["file-1", "notes", "file-" + "g" * 32, "file-01a212225cce42da8a9f9f32b14397da"])
 def test_only_ids_of_ours_have_an_age(text: str) -> None:
     assert made_at(text) is None
