@@ -7,6 +7,8 @@ from service.backends.backend import BackendUnavailable
 
 TIMEOUT_S = 10.0
 ERROR_CHARS = 2_000
+REFUSALS = frozenset({400, 413, 415, 422})
+"""Of what was sent. Any other answer is the cluster's trouble, and a key that it no longer takes its operator's."""
 
 
 class RayError(RuntimeError):
@@ -14,8 +16,9 @@ class RayError(RuntimeError):
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"HTTP {status}: {message}")
-        self.is_not_found = status == 404
-        self.is_refusal = 400 <= status < 500
+        # What stands before a head that is away answers 404, too: only Ray's own words say that a job is unknown.
+        self.is_not_found = status == 404 and "does not exist" in message
+        self.is_refusal = status in REFUSALS
         self.is_locked_out = status in (401, 403)
 
 

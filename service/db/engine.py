@@ -26,6 +26,8 @@ POOL_OVERFLOW = 10
 """At most 20 connections a process: two API processes and two dispatchers fit PostgreSQL's usual 100."""
 POOL_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 5
+READ_ONLY = "25006"
+"""PostgreSQL's state for a write to a standby, which is what a server is while another one takes over."""
 SESSION_SETTINGS = {
     "lock_timeout": "10s",
     "statement_timeout": "30s",
@@ -67,9 +69,12 @@ class Database:
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether the database was away, full or too busy: the same statement may go through in a moment."""
-    was_cut_off = isinstance(error, DBAPIError) and error.connection_invalidated
-    return was_cut_off or isinstance(error, OperationalError | InterfaceError | PoolTimeout)
+    """Whether the database was away, full, too busy or on its way to another server: it may go through in a moment."""
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) == READ_ONLY
 
 
 def _open_engine(url: str) -> Engine:

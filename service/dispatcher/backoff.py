@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
+MOST_DOUBLINGS = 10
+"""Beyond the longest delay. An outage of a day would double past what a float holds."""
 MAX_FAILURES = 8
 """In a row, about two minutes: a bug, not a hiccup."""
 
@@ -16,6 +18,7 @@ def has_come(moment: datetime, *, now: datetime, longest_wait_s: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Trouble:
+    tries: int
     failures: int
     retry_at: datetime
 
@@ -30,12 +33,12 @@ class Backoff:
         trouble = self._troubles.get(job_id)
         return trouble is None or has_come(trouble.retry_at, now=now, longest_wait_s=LONGEST_DELAY_S)
 
-    def note_failure(self, job_id: str, *, now: datetime) -> int:
-        """Return how many failures there were in a row."""
-        former = self._troubles.get(job_id)
-        failures = former.failures + 1 if former else 1
-        delay_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** (failures - 1))
-        self._troubles[job_id] = _Trouble(failures, now + timedelta(seconds=delay_s))
+    def note_failure(self, job_id: str, *, now: datetime, is_outage: bool = False) -> int:
+        """Return how many failures there were, outages aside, since it last went well."""
+        former = self._troubles.get(job_id, _Trouble(tries=0, failures=0, retry_at=now))
+        failures = former.failures + (not is_outage)
+        delay_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(former.tries, MOST_DOUBLINGS))
+        self._troubles[job_id] = _Trouble(former.tries + 1, failures, now + timedelta(seconds=delay_s))
         return failures
 
     def note_success(self, job_id: str) -> None:

@@ -124,9 +124,10 @@ class Dispatcher:
         self._is_database_away = True
 
     def _note_failure(self, job_id: JobId | None, name: str, error: Exception) -> None:
-        failures = self._backoff.note_failure(name, now=self._context.clock())
+        is_store_away = isinstance(error, OSError)
+        failures = self._backoff.note_failure(name, now=self._context.clock(), is_outage=is_store_away)
         log.error("dispatch_step_failed", step=name, job_id=job_id, failures=failures, exc_info=error)
-        if job_id and failures >= MAX_FAILURES and not isinstance(error, OSError):  # a store's outage
+        if job_id and failures >= MAX_FAILURES and not is_store_away:
             with suppress(SQLAlchemyError, LeaseLost):
                 self._give_up(job_id, error)
 

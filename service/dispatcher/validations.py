@@ -85,9 +85,10 @@ class Validations:
                 self._under_way.discard(job_id)
 
     def _note_failure(self, job: JobRow, error: Exception) -> None:
-        failures = self._backoff.note_failure(job.id, now=self._context.clock())
+        is_store_away = isinstance(error, OSError)
+        failures = self._backoff.note_failure(job.id, now=self._context.clock(), is_outage=is_store_away)
         log.exception("validation_failed", job_id=job.id, failures=failures)
-        if failures >= MAX_FAILURES and not isinstance(error, OSError):  # a store's outage
+        if failures >= MAX_FAILURES and not is_store_away:
             failure = JobFailure("internal_error", f"The files could not be validated: {type(error).__name__}: {error}")
             with suppress(LeaseLost, SQLAlchemyError):
                 refuse_files(self._context, job, failure)

@@ -75,12 +75,16 @@ def test_a_run_ends_with_the_exit_code_of_its_trainer(bench: Bench) -> None:
 def test_a_cluster_with_a_token_takes_no_run_without_it(local_ray: LocalRay, tmp_path: Path, token: str | None) -> None:
     stranger = RayJobsBackend(RayHttp(local_ray.address, token=token))
     request = RunRequest(RunId(f"ftjob-{uuid4().hex}-1"), str(tmp_path), workers=1, gpus_per_worker=0)
-    with pytest.raises(RayError) as refused:
-        stranger.submit(request)
-    assert refused.value.is_locked_out
-    for ask in (stranger.capacity, lambda: stranger.status(request.run_id), lambda: stranger.stop(request.run_id)):
-        with pytest.raises(BackendUnavailable, match=r"HTTP 40[13]"):
+    for ask in (
+        lambda: stranger.submit(request),
+        stranger.capacity,
+        lambda: stranger.status(request.run_id),
+        lambda: stranger.stop(request.run_id),
+    ):
+        with pytest.raises(BackendUnavailable, match=r"HTTP 40[13]") as refused:
             ask()
+        assert isinstance(refused.value.__cause__, RayError)
+        assert refused.value.__cause__.is_locked_out
     assert RayJobsBackend(local_ray.http).status(request.run_id).state is RunState.UNKNOWN
 
 

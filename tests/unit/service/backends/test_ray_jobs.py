@@ -97,6 +97,20 @@ def test_an_unknown_job_is_unknown_and_any_other_trouble_is_no_answer(head: Head
         backend.stop(RUN)
 
 
+@pytest.mark.parametrize("answer", [(404, "default backend"), (401, "token"), (403, "token"), (429, "slow down")])
+def test_a_head_that_cannot_be_reached_refuses_nothing_and_has_forgotten_nothing(
+    head: Head, backend: RayJobsBackend, answer: tuple[int, str]
+) -> None:
+    head.answer = answer
+    for ask in (
+        lambda: backend.submit(RunRequest(RUN, "/runs/1", workers=1, gpus_per_worker=0)),
+        lambda: backend.status(RUN),
+        lambda: backend.stop(RUN),
+    ):
+        with pytest.raises(BackendUnavailable, match=f"HTTP {answer[0]}: {answer[1]}"):
+            ask()
+
+
 def test_a_head_that_does_not_listen_is_unavailable() -> None:
     with pytest.raises(BackendUnavailable, match="does not answer"):
         RayJobsBackend(RayHttp("http://127.0.0.1:1", token=None)).capacity()

@@ -4,14 +4,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from schemas.ids import ProjectId
-from service.db.engine import Database
+from service.db.engine import Database, is_outage
 from service.db.jobs import JobRepository
 from service.db.projects import ProjectRepository
 from service.db.tables import JobMetadataRow, JobRow, ProjectRow
+from tests.postgres import PostgresDatabases
 from tests.unit.service.db.rows import NOW, add_job
 
 WRITERS = 8
@@ -76,3 +77,15 @@ def test_foreign_keys_hold(database: Database) -> None:
 def test_an_unknown_status_is_refused(database: Database, project_id: ProjectId) -> None:
     with pytest.raises(IntegrityError, match="ck_jobs_status"):
         add_job(database, project_id, status="paused soon")
+
+
+def test_a_server_that_has_become_a_standby_is_an_outage(postgres: PostgresDatabases) -> None:
+    database = Database(postgres.new_url())
+    try:
+        with pytest.raises(DBAPIError) as refused, database.write() as session:
+            session.execute(text("SET TRANSACTION READ ONLY"))
+            session.add(ProjectRow(id="p", name="p", created_at=NOW))
+        assert is_outage(refused.value)
+        assert not is_outage(ValueError("a bug"))
+    finally:
+        database.close()

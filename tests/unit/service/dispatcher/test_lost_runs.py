@@ -1,5 +1,7 @@
 """Runs that end without an outcome, clusters that go away, cancels that race: the job still ends once, rightly."""
 
+import errno
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,9 @@ import pytest
 from schemas.run_layout import SPEC
 from schemas.run_spec import RunSpec
 from service.backends.backend import RunRequest
-from service.dispatcher.backoff import MAX_FAILURES, Backoff
+from service.dispatcher.backoff import LONGEST_DELAY_S, MAX_FAILURES, Backoff
 from service.dispatcher.context import DispatchContext
+from service.storage.object_store import ObjectStore
 from tests.unit.service.dispatcher.scripted_backend import Action, ScriptedBackend
 from tests.unit.service.dispatcher.scripted_trainer import (
     checkpoint_event,
@@ -19,7 +22,7 @@ from tests.unit.service.dispatcher.scripted_trainer import (
     write_chunk,
     write_outcome,
 )
-from tests.unit.service.dispatcher.world import open_world, with_parts
+from tests.unit.service.dispatcher.world import START, open_world, with_parts
 
 pytestmark = pytest.mark.slow
 
@@ -211,3 +214,41 @@ def test_a_clock_that_is_set_back_holds_up_neither_a_next_attempt_nor_a_next_try
         backoff.note_failure(job_id, now=world.clock())
         world.clock.advance(seconds=-3600)
         assert backoff.may_try(job_id, now=world.clock())
+
+
+def test_an_outage_of_the_store_does_not_count_among_the_failures_that_end_a_job(tmp_path: Path) -> None:
+    class Faulty:
+        """Away for a while, then once the cause of a mistake of ours, then well."""
+
+        def __init__(self, inner: ObjectStore) -> None:
+            self._inner = inner
+            self.reads = 0
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._inner, name)
+
+        def read(self, key: str) -> bytes:
+            self.reads += 1
+            if self.reads <= 2 * MAX_FAILURES:
+                raise OSError(errno.EIO, "the store is away")
+            if self.reads == 2 * MAX_FAILURES + 1:
+                raise ZeroDivisionError("a bug")
+            return self._inner.read(key)
+
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        job_id = world.submit()
+        store = Faulty(world.context.store)
+        world.restart(with_parts(world.context, store=store))
+        for _ in range(2 * MAX_FAILURES + 2):
+            world.tick(times=3)
+            world.clock.advance(seconds=61)
+        assert store.reads > 2 * MAX_FAILURES + 1
+        assert world.tick_until_ended(job_id).status == "succeeded"
+        assert world.attempt(job_id) == 1
+
+
+def test_a_days_outage_has_a_next_try() -> None:
+    backoff = Backoff()
+    for _ in range(2000):
+        assert backoff.note_failure("ftjob-1", now=START, is_outage=True) == 0
+    assert backoff.may_try("ftjob-1", now=START + timedelta(seconds=LONGEST_DELAY_S))
