@@ -5,7 +5,7 @@ that makes it dies before or after. Calls that are late let everything else go o
 answers are reordered.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from random import Random
 
@@ -40,16 +40,16 @@ class Faults:
     twice_rate: float = 0.0
     crash_rate: float = 0.0
     are_on: bool = True
-    crash_at: int | None = None
-    """Die at this call, counted from 1, whatever the rates are."""
     calls: int = 0
+    planned: dict[int, Fate] = field(default_factory=dict)
+    """By the number of the call, counted from 1, whatever the rates are."""
 
     def draw(self) -> Fate:
         if not self.are_on:
             return Fate.NONE
         self.calls += 1
-        if self.crash_at is not None:
-            return self._planned_crash()
+        if self.calls in self.planned:
+            return self.planned.pop(self.calls)
         left = self.rng.random()
         for rate, fates in (
             (self.loss_rate, LOSSES),
@@ -62,12 +62,8 @@ class Faults:
             left -= rate
         return Fate.NONE
 
-    def _planned_crash(self) -> Fate:
-        """Each call has two places to die at."""
-        assert self.crash_at is not None
-        if self.calls * 2 - 1 == self.crash_at:
-            return Fate.CRASH_BEFORE
-        return Fate.CRASH_AFTER if self.calls * 2 == self.crash_at else Fate.NONE
+    def plan(self, fate: Fate, *, after_calls: int) -> None:
+        self.planned[self.calls + 1 + after_calls] = fate
 
 
 def draw_faults(rng: Random) -> Faults:

@@ -53,7 +53,7 @@ def draw_layout(rng: Random) -> Layout:
 
 
 def draw_training(rng: Random) -> Training:
-    steps = rng.randint(2, 6)
+    steps = rng.randint(2, 4)
     return Training(
         steps=steps,
         checkpoint_every=rng.randint(1, 3),
@@ -91,6 +91,10 @@ def crash(world: World, rng: Random) -> None:
 
 def give_back(world: World, rng: Random) -> None:
     world.give_back(rng.choice(world.places))
+
+
+def restart_with_cluster(world: World, rng: Random) -> None:
+    world.restart_with_cluster(rng.choice(world.places))
 
 
 def toggle_store(world: World, _rng: Random) -> None:
@@ -141,12 +145,13 @@ class Act:
 
 
 ACTS = (
-    Act(submit, 3),
+    Act(submit, 2),
     Act(ask, 5),
     Act(wait, 6),
     Act(delete_file, 1),
     Act(crash, 1),
     Act(give_back, 1),
+    Act(restart_with_cluster, 1),
     Act(toggle_store, 2),
     Act(toggle_cluster, 2),
     Act(toggle_node, 2),
@@ -158,7 +163,7 @@ ACTS = (
 
 def _act(world: World, rng: Random) -> None:
     submit(world, rng)
-    for act in rng.choices([act.do for act in ACTS], [act.weight for act in ACTS], k=rng.randint(6, 16)):
+    for act in rng.choices([act.do for act in ACTS], [act.weight for act in ACTS], k=rng.randint(5, 12)):
         act(world, rng)
         world.go_on(rng.choice(world.places))
         world.advance(seconds=rng.choice((0.5, 2, 5, 5, 15, 40)))

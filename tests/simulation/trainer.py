@@ -96,7 +96,7 @@ class Trainer:
         training, is_stopping = self._training, self.is_asked_to_stop
         self._buffer.append(_step_event(step, training.steps))
         is_last, is_guarded = step == training.steps, step == training.pauses_at
-        if self._rng.random() < 0.5:
+        if self._rng.random() < 0.3:
             yield from self._flush()
         if is_stopping or is_last or is_guarded or step % training.checkpoint_every == 0 or training.is_kept(step):
             yield from self._checkpoint(step)
