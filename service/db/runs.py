@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, case, func, literal, select, update
+from sqlalchemy import ColumnElement, SQLColumnExpression, case, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from schemas.ids import DispatcherId, JobId, RunId
@@ -65,7 +65,7 @@ class RunRepository:
         return changed.first() is not None
 
 
-def _no_earlier_than(begin: ColumnElement[datetime], now: datetime) -> ColumnElement[datetime]:
+def _no_earlier_than(begin: SQLColumnExpression[datetime], now: datetime) -> ColumnElement[datetime]:
     """A clock may have been set back, and no run may have used less than nothing."""
     moment = literal(now, UtcDateTime())
     return case((begin > moment, begin), else_=moment)

@@ -25,7 +25,6 @@ from service.jobs.queries import require_job
 from service.jobs.quotas import check_place_in_queue
 from service.webhooks.outbox import tell_endpoints
 
-
 WAITING: frozenset[JobStatus] = frozenset({"validating_files", "queued"})
 """What `max_queued_jobs` counts."""
 

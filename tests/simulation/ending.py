@@ -1,9 +1,9 @@
-"""The end of a history: faults cease, users resume what is paused, and every job must end, in finite time and rightly."""
+"""The end of a history: faults cease, users resume what is paused, and every job must end in finite time, rightly."""
 
+from datetime import UTC, datetime
 from typing import Any
 
-from service.jobs.lifecycle import parse_status
-from tests.simulation.observer import ENDED, InvariantBroken, require
+from tests.simulation.observer import ENDED, require
 from tests.simulation.snapshots import Job, Run
 from tests.simulation.world import START, World
 
@@ -73,7 +73,9 @@ def _check_failure(world: World, job: Job) -> None:
         "file_not_found": lambda: job.training_file_id in world.deleted_files,
         "invalid_file": lambda: world.files[job.training_file_id].endswith(b"not json\n"),
         "loss_not_finite": lambda: world.trainings[job.id].fails_at is not None,
-        "insufficient_resources": lambda: world.gpus_asked[job.id] > sum(world.layout.node_gpus),
+        "insufficient_resources": lambda: (
+            world.has_lost_nodes or world.gpus_asked[job.id] > sum(world.layout.node_gpus)
+        ),
         "run_lost": lambda: _count_lost(world, job) >= world.layout.max_attempts,
     }
     is_explained = causes.get(job.error_code, lambda: False)()
@@ -104,8 +106,6 @@ def runs_of(world: World, job: Job) -> list[Run]:
 
 
 def _seconds(moment: Any) -> float:
-    from datetime import datetime, UTC
-
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment).replace(tzinfo=UTC)
     return (moment - START).total_seconds()

@@ -8,9 +8,10 @@ from random import Random
 from service.db.engine import Database
 from tests.simulation.ending import calm_down
 from tests.simulation.faults import draw_faults
+from tests.simulation.layout import Layout
 from tests.simulation.observer import Quota
 from tests.simulation.trainer import Training
-from tests.simulation.world import BAD_FILE, GOOD_FILE, Layout, World, open_world
+from tests.simulation.world import BAD_FILE, GOOD_FILE, World, open_world
 
 SEEDS_VARIABLE = "SIMULATION_SEEDS"
 """`17`, or `17-90` for a range: tells those histories instead of the usual ones."""
@@ -113,7 +114,7 @@ def toggle_node(world: World, rng: Random) -> None:
         world.cluster.find_node(node)
         world.note("node found")
     else:
-        world.cluster.lose_node(node, cut_off_s=rng.choice((0, 10, 60)))
+        world.lose_node(node, cut_off_s=rng.choice((0, 10, 60)))
         world.note("node lost")
 
 

@@ -71,7 +71,9 @@ class Observer:
     def _check_new_events(self, job: Job, *, after: int) -> None:
         events = self._reader.events_after(job.id, after)
         numbers = [event.seq for event in events]
-        require(numbers == list(range(after + 1, job.event_count + 1)), f"{job.id} has {after} events and then {numbers}")
+        require(
+            numbers == list(range(after + 1, job.event_count + 1)), f"{job.id} has {after} events and then {numbers}"
+        )
         for event in events:
             if event.key.startswith("step:"):
                 step = int(event.key.removeprefix("step:"))

@@ -8,9 +8,9 @@ from tests.simulation.history import seeds, tell_history
 
 pytestmark = pytest.mark.slow
 
-HISTORIES = seeds(range(600))
+HISTORIES = seeds(range(400))
 A_TEST = 50
-POSTGRES_HISTORIES = seeds(range(24))
+POSTGRES_HISTORIES = seeds(range(16))
 
 
 @pytest.mark.parametrize("first", HISTORIES[::A_TEST])

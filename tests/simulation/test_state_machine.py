@@ -10,14 +10,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from service.db.engine import Database
 from tests.simulation.ending import calm_down
 from tests.simulation.faults import Fate, Faults
+from tests.simulation.layout import Layout
 from tests.simulation.observer import Quota
 from tests.simulation.trainer import Training
-from tests.simulation.world import BAD_FILE, GOOD_FILE, Layout, World, open_world
+from tests.simulation.world import BAD_FILE, World, open_world
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = 60
-RULES = 25
+EXAMPLES = 40
+RULES = 20
 FATES = [fate for fate in Fate if fate is not Fate.NONE]
 LAYOUTS = st.builds(
     Layout,
@@ -109,7 +110,7 @@ class Histories(RuleBasedStateMachine):
         if node.is_lost:
             self.world.cluster.find_node(node)
         else:
-            self.world.cluster.lose_node(node, cut_off_s=cut_off_s)
+            self.world.lose_node(node, cut_off_s=cut_off_s)
 
     @rule()
     def lose_head(self) -> None:

@@ -1,4 +1,4 @@
-"""A trainer as its run folder shows it: the order of writes is that of trainers/entrypoint.py and trainers/dpo/train.py.
+"""A trainer as its run folder shows it: it writes in the order of trainers/entrypoint.py and trainers/dpo/train.py.
 
 Opening events are flushed before the checkpoint to go on from is looked for; a step's events are flushed before the
 manifest of a checkpoint that stands on it; `outcome.json` comes last. Each `yield` lets time pass.
@@ -50,6 +50,8 @@ class Training:
     checkpoint_every: int
     fails_at: int | None = None
     """Step at which it fails by its own fault."""
+    first_dies_at: int | None = None
+    """Step that its first attempt does not live to tell."""
     pauses_at: int | None = None
     """Step after which a guard pauses it, once."""
 
@@ -84,6 +86,8 @@ class Trainer:
             self._tell(f"resumed:{spec.run_id}:{resumed_from}", f"Resumed after step {resumed_from}")
         for step in range(resumed_from + 1, self._training.steps + 1):
             yield
+            if step == self._training.first_dies_at and not spec.resume_from:
+                raise TrainerDied("exit code 137")
             if step == self._training.fails_at:
                 yield from self._end("failed")
                 return

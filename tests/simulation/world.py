@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+from sqlalchemy.exc import OperationalError
+
 from schemas.fine_tuning import CreateJobRequest
-from schemas.ids import DispatcherId, FileId, JobId, ProjectId
+from schemas.ids import DispatcherId, FileId, ProjectId
 from schemas.run_layout import file_key
 from service.backends.backend import RunRequest
 from service.db.engine import Database
@@ -29,7 +31,8 @@ from tests.simulation.cluster import Cluster, Node
 from tests.simulation.database import deterministic_ids, empty, listening
 from tests.simulation.dispatchers import Process
 from tests.simulation.faults import Crash, Faults
-from tests.simulation.observer import USER, InvariantBroken, Observer, Quota
+from tests.simulation.layout import Layout, Place, project_id, short
+from tests.simulation.observer import USER, InvariantBroken, Observer
 from tests.simulation.snapshots import Reader
 from tests.simulation.store import MemoryStore
 from tests.simulation.trainer import Trainer, Training
@@ -40,35 +43,6 @@ START = datetime(2030, 1, 1, tzinfo=UTC)
 LEASE_S = 30.0
 GOOD_FILE = b'{"prompt": "P?", "chosen": "Yes.", "rejected": "No."}\n' * 4
 BAD_FILE = GOOD_FILE + b"not json\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What a history begins with."""
-
-    dispatchers: int
-    node_gpus: tuple[int, ...]
-    quotas: tuple[Quota, ...]
-    max_attempts: int = 3
-    keeps_ids: bool = False
-    """The embedded dispatcher's: after a restart it is the same to its leases."""
-
-
-@dataclass(slots=True)
-class Place:
-    """A machine for a dispatcher, with a clock of its own."""
-
-    name: str
-    offset_s: float = 0.0
-    process: Process | None = None
-
-
-@dataclass(slots=True)
-class Shortage:
-    """Since when the cluster has had fewer GPUs than once."""
-
-    gpus: int
-    since_s: float
 
 
 @dataclass(slots=True)
@@ -87,6 +61,7 @@ class World:
     logs: list[dict[str, object]] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
     clocks_have_jumped: bool = False
+    has_lost_nodes: bool = False
     cluster: Cluster = field(init=False)
     observer: Observer = field(init=False)
     places: list[Place] = field(init=False)
@@ -132,8 +107,8 @@ class World:
         except Crash:
             self.note(f"{place.name} crashed")
             self.kill(place)
-        except Exception as error:
-            self._check_explained(error)  # as Dispatcher.run does: the tick is tried again
+        except Exception as error:  # noqa: BLE001  # as Dispatcher.run does: the tick is tried again
+            self._check_explained(error)
         self.check()
 
     def kill(self, place: Place) -> None:
@@ -160,8 +135,8 @@ class World:
         self.cluster.forget_all()
         try:
             process.run(process.dispatcher.interrupt_runs)
-        except Crash:
-            self.note(f"{place.name} crashed while it interrupted its runs")
+        except (Crash, OperationalError):
+            self.note(f"{place.name} ended before it had interrupted its runs")
         self.kill(place)
         self.check()
 
@@ -173,7 +148,7 @@ class World:
                     place.process.renew()
                 except Crash:
                     self.kill(place)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001  # as the thread for leases does
                     self._check_explained(error)
 
     # What users do.
@@ -187,7 +162,13 @@ class World:
         with self.database.write() as session:
             FileRepository(session).add(_file_row(owner, file_id, len(stored), self.wall_clock(self.api_offset_s)))
         self.files[file_id] = content
-        wanted = {"model": MODEL, "training_file": file_id, "seed": 1, "resources": {"gpus": gpus}, "priority": priority}
+        wanted = {
+            "model": MODEL,
+            "training_file": file_id,
+            "seed": 1,
+            "resources": {"gpus": gpus},
+            "priority": priority,
+        }
         request = CreateJobRequest.model_validate(wanted)
         try:
             job = submit_job(
@@ -242,6 +223,10 @@ class World:
         self.clocks_have_jumped = True
         self.note(f"clock of {place.name} is off by {seconds:.0f} s")
 
+    def lose_node(self, node: Node, *, cut_off_s: float) -> None:
+        self.has_lost_nodes = True
+        self.cluster.lose_node(node, cut_off_s=cut_off_s)
+
     def wall_clock(self, offset_s: float) -> datetime:
         return START + timedelta(seconds=self.now_s + offset_s)
 
@@ -294,16 +279,6 @@ def open_world(database: Database, layout: Layout, faults: Faults, rng: Random) 
         finally:
             for place in world.places:
                 world.kill(place)
-
-
-def project_id(number: int) -> ProjectId:
-    return ProjectId(f"proj_{number}")
-
-
-def short(identifier: str) -> str:
-    """An id as a trace shows it."""
-    head, dash, attempt = identifier.partition("-")[2].partition("-")
-    return f"job {int(head[13:], 16)}{dash}{attempt}"
 
 
 def _file_row(owner: ProjectId, file_id: FileId, size_bytes: int, now: datetime) -> FileRow:
