@@ -8,9 +8,9 @@ from tests.simulation.history import seeds, tell_history
 
 pytestmark = pytest.mark.slow
 
-HISTORIES = seeds(range(400))
-A_TEST = 50
-POSTGRES_HISTORIES = seeds(range(16))
+HISTORIES = seeds(range(120))
+A_TEST = 20
+POSTGRES_HISTORIES = seeds(range(6))
 
 
 @pytest.mark.parametrize("first", HISTORIES[::A_TEST])
