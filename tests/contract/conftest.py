@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
+import structlog
 from openai import OpenAI
 from openai.resources.admin.organization import Organization
 
@@ -14,6 +15,15 @@ from service.db.tables import AdminKeyRow
 from service.organization.admin_keys import admin_key_row
 from tests.contract.server import ProjectAccess, Server, new_project, openai_client, running_server
 from tests.postgres import PostgresDatabases
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_logs() -> Iterator[None]:
+    """The servers' threads log between tests, too, where pytest captures nothing."""
+    before = structlog.get_config()["logger_factory"]
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.configure(logger_factory=before)
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
