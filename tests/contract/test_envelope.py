@@ -79,7 +79,7 @@ def test_a_bug_is_a_500_without_its_stack_and_with_a_trace_in_the_log(tmp_path: 
     def bug() -> str | None:
         raise RuntimeError("secret detail")
 
-    with running_server(tmp_path, readiness={"cluster": bug}) as broken, structlog.testing.capture_logs() as logs:
+    with structlog.testing.capture_logs() as logs, running_server(tmp_path, readiness={"cluster": bug}) as broken:
         answer = httpx2.get(f"{broken.url}/readyz", headers={"x-request-id": "req-7"}, verify=False)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["type"]) == (500, "internal_error", "server_error")
