@@ -4,12 +4,12 @@ Statuses are written as literals: a partial index serves no bound parameter. A q
 and the project's first job on CPUs goes past them.
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from sqlalchemy import Subquery, and_, case, exists, func, literal_column, null, or_, select
+from sqlalchemy import Subquery, and_, bindparam, case, exists, func, literal_column, null, or_, select
 from sqlalchemy.orm import aliased
 
-from service.db.tables import JobRow, ProjectRow, RunRow
+from service.db.tables import JobRow, ProjectRow, RunRow, UtcDateTime
 
 ROOM_KEPT = timedelta(minutes=2)
 """For how long a job goes before all others after it had jobs stopped to get their room: twice a stop's grace."""
@@ -30,15 +30,21 @@ _HELD_GPUS = select(func.coalesce(func.sum(RunRow.gpus), 0)).where(
 )
 
 
-def project_heads(now: datetime, *, with_quota_alone: bool = False) -> Subquery:
+NOW = bindparam("now", type_=UtcDateTime())
+KEPT_SINCE = bindparam("kept_since", type_=UtcDateTime())
+"""`ROOM_KEPT` before `NOW`."""
+
+
+def project_heads(*, with_quota_alone: bool = False) -> Subquery:
     """A row for each project that has a claimable job; without those that no quota can hold back, if asked for.
 
-    `held_back_by` is `running`, `gpu_hours`, `gpus` or null; `turn_id` the job whose turn it is by the quotas, or null.
+    Built once for each question: its parameters are `NOW` and `KEPT_SINCE`. `held_back_by` is `running`, `gpu_hours`,
+    `gpus` or null; `turn_id` the job whose turn it is by the quotas, or null.
     """
     can_be_held_back = or_(
         ProjectRow.max_running_jobs.is_not(None),
         ProjectRow.max_gpus.is_not(None),
-        ProjectRow.gpu_hours_used_up_until > now,
+        ProjectRow.gpu_hours_used_up_until > NOW,
     )
     projects = select(
         ProjectRow,
@@ -51,7 +57,7 @@ def project_heads(now: datetime, *, with_quota_alone: bool = False) -> Subquery:
     project, first = waiting.c, aliased(JobRow)
     held_back_by = case(
         (project.running >= project.max_running_jobs, "running"),
-        (and_(first.gpus > 0, project.gpu_hours_used_up_until > now), "gpu_hours"),
+        (and_(first.gpus > 0, project.gpu_hours_used_up_until > NOW), "gpu_hours"),
         (and_(first.gpus > 0, project.held_gpus + first.gpus > project.max_gpus), "gpus"),
         else_=null(),
     )
@@ -60,7 +66,7 @@ def project_heads(now: datetime, *, with_quota_alone: bool = False) -> Subquery:
         (held_back_by != "running", project.first_on_cpus_id),
         else_=null(),
     )
-    keeps_room = case((and_(held_back_by.is_(None), first.preempting_since > now - ROOM_KEPT), 1), else_=0)
+    keeps_room = case((and_(held_back_by.is_(None), first.preempting_since > KEPT_SINCE), 1), else_=0)
     return (
         select(
             project.id.label("project_id"),

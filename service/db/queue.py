@@ -6,14 +6,27 @@ many jobs wait or have ended.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 
 from schemas.ids import JobId, ProjectId
 from service.db.committed import tell_on_commit
-from service.db.heads import IS_CLAIMABLE, IS_RUNNING, project_heads
+from service.db.heads import IS_CLAIMABLE, IS_RUNNING, ROOM_KEPT, project_heads
 from service.db.leases import Lease
 from service.db.tables import JobRow, ProjectRow, RunRow
 from service.telemetry.facts import JobMoved
@@ -70,36 +83,16 @@ class QueueRepository:
         Within a project the highest priority goes first, then the oldest job. Among projects the one with the fewest
         running jobs goes first, then the one that had its last turn longest ago.
         """
-        heads = project_heads(now).c
-        query = (
-            select(heads.turn_id, heads.project_id, heads.running, heads.max_gpu_hours_a_month, heads.keeps_room)
-            .where(heads.turn_id.is_not(None))
-            .order_by(heads.keeps_room.desc(), heads.running, heads.last_claimed_at.asc().nulls_first(), heads.turn_id)
-            .limit(limit)
-        )
+        found = self._session.execute(_LIST_HEADS, _at(now, limit))
         return [
             Head(JobId(job_id), ProjectId(project_id), running, gpu_hours, bool(keeps_room))
-            for job_id, project_id, running, gpu_hours, keeps_room in self._session.execute(query)
+            for job_id, project_id, running, gpu_hours, keeps_room in found
         ]
 
     def list_held_back(self, *, now: datetime, limit: int) -> list[HeldBack]:
         """First jobs that a quota holds back, as far as there is something to do: to tell it, or to preempt a job."""
-        heads = project_heads(now, with_quota_alone=True).c
-        lower = aliased(JobRow)
-        has_lower = exists().where(
-            lower.project_id == heads.project_id,
-            lower.status == literal_column("'running'"),
-            lower.priority < heads.priority,
-        )
-        is_untold = heads.told_waiting_for.is_distinct_from(heads.held_back_by)
-        query = (
-            select(heads.first_id, heads.held_back_by)
-            .where(heads.held_back_by.is_not(None))
-            .where(or_(is_untold, and_(heads.held_back_by != "gpu_hours", has_lower)))
-            .order_by(case((is_untold, 0), else_=1), heads.first_id)
-            .limit(limit)
-        )
-        return [HeldBack(JobId(job_id), reason) for job_id, reason in self._session.execute(query)]
+        found = self._session.execute(_LIST_HELD_BACK, _at(now, limit))
+        return [HeldBack(JobId(job_id), reason) for job_id, reason in found]
 
     def claim(self, job_id: JobId, lease: Lease, *, now: datetime) -> JobRow | None:
         """Move a queued job to `running` under a new attempt and a lease; None when it is no longer queued."""
@@ -157,3 +150,40 @@ class QueueRepository:
 
 _IS_OPEN = RunRow.ended_at.is_(None)
 _IS_WAITING = JobRow.status.in_([literal_column("'validating_files'"), literal_column("'queued'")])
+
+
+def _at(now: datetime, limit: int) -> dict[str, Any]:
+    return {"now": now, "kept_since": now - ROOM_KEPT, "limit": limit}
+
+
+def _heads_question() -> Select[Any]:
+    heads = project_heads().c
+    return (
+        select(heads.turn_id, heads.project_id, heads.running, heads.max_gpu_hours_a_month, heads.keeps_room)
+        .where(heads.turn_id.is_not(None))
+        .order_by(heads.keeps_room.desc(), heads.running, heads.last_claimed_at.asc().nulls_first(), heads.turn_id)
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
+def _held_back_question() -> Select[Any]:
+    heads = project_heads(with_quota_alone=True).c
+    lower = aliased(JobRow)
+    has_lower = exists().where(
+        lower.project_id == heads.project_id,
+        lower.status == literal_column("'running'"),
+        lower.priority < heads.priority,
+    )
+    is_untold = heads.told_waiting_for.is_distinct_from(heads.held_back_by)
+    return (
+        select(heads.first_id, heads.held_back_by)
+        .where(heads.held_back_by.is_not(None))
+        .where(or_(is_untold, and_(heads.held_back_by != "gpu_hours", has_lower)))
+        .order_by(case((is_untold, 0), else_=1), heads.first_id)
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
+# To build such a statement costs more than to run it.
+_LIST_HEADS = _heads_question()
+_LIST_HELD_BACK = _held_back_question()

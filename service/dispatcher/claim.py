@@ -61,7 +61,7 @@ def claim_round(context: DispatchContext) -> bool:
     Raises: BackendUnavailable.
     """
     with context.database.read() as session:
-        if not _may_move(session, now=context.clock()):
+        if QueueRepository(session).is_empty():
             return False
     capacity = context.backend.capacity()
     with context.database.write() as session:
@@ -70,18 +70,8 @@ def claim_round(context: DispatchContext) -> bool:
         gpus, cpus = ClusterRepository(session).note_capacity(gpus=capacity.gpus, cpus=capacity.cpus, now=now)
         largest = Capacity(cpus=cpus, gpus=gpus)
         has_admitted = admit_runs(session, capacity, largest, now=now)
-        queue = QueueRepository(session)
-        room = Room(capacity, queue.count_held(), queue.count_staying())
+        room = Room(capacity, QueueRepository(session).count_held())
         return _give_turns(_Round(session, context, now, room, largest)) or has_admitted
-
-
-def _may_move(session: Session, *, now: datetime) -> bool:
-    """Whether it is worth asking the cluster, which is not for jobs that a quota holds back, perhaps for weeks."""
-    queue = QueueRepository(session)
-    if queue.is_empty():
-        return False
-    has_job = queue.list_heads(now=now, limit=1) or queue.list_held_back(now=now, limit=1)
-    return bool(has_job) or queue.has_unadmitted_run()
 
 
 def _give_turns(this: _Round) -> bool:
@@ -95,9 +85,10 @@ def _give_turns(this: _Round) -> bool:
         has_moved = has_moved or turn is not _Turn.PASSED
         if turn is _Turn.TAKEN and not head.keeps_room:
             fewest = head.running
-    for held_back in queue.list_held_back(now=this.now, limit=LOOK_AHEAD):
-        has_moved = _hold_back(this, held_back) or has_moved
-    return has_moved
+    if has_moved:
+        return True  # what is held back is looked at when nothing else moves
+    held_back = queue.list_held_back(now=this.now, limit=LOOK_AHEAD)
+    return any([_hold_back(this, each) for each in held_back])
 
 
 def _give_turn(this: _Round, head: Head) -> _Turn:
@@ -110,9 +101,10 @@ def _give_turn(this: _Round, head: Head) -> _Turn:
     if this.room.has_place_for(needed):
         this.room.take(needed)
         return _claim(this, head.job_id, needed)
-    is_first = not this.room.is_kept_from(needed)
+    if this.room.is_kept_from(needed):
+        return _Turn.PASSED  # it waits behind another, which was told
     this.room.keep_for(needed)
-    if is_first and preempt_for(this.session, job, needed, this.room, now=this.now):
+    if preempt_for(this.session, job, needed, this.room.capacity, now=this.now):
         return _Turn.MOVED
     tell_waits_for_room(this.session, job, needed, this.room.held, this.room.capacity, now=this.now)
     return _Turn.PASSED
@@ -163,7 +155,7 @@ def _hold_back(this: _Round, held_back: HeldBack) -> bool:
     if needed is None:
         return True
     is_own_affair = held_back.reason != "gpu_hours" and not this.room.is_kept_from(needed)
-    if is_own_affair and preempt_for(this.session, job, needed, this.room, now=this.now):
+    if is_own_affair and preempt_for(this.session, job, needed, this.room.capacity, now=this.now):
         return True
     tell_held_back(this.session, job, held_back.reason, now=this.now)
     return False

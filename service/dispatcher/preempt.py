@@ -10,13 +10,14 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from schemas.ids import JobId, ProjectId
+from service.backends.backend import Capacity
 from service.db.events import EventRepository, NewEvent
 from service.db.preemption import Candidate, PreemptionRepository
 from service.db.projects import ProjectRepository
 from service.db.queue import QueueRepository
 from service.db.tables import JobRow
 from service.dispatcher.requirements import Requirements
-from service.dispatcher.room import Room, Shortage
+from service.dispatcher.room import Shortage, shortage_of
 from service.jobs.lifecycle import advance
 
 REST = timedelta(minutes=10)
@@ -24,22 +25,23 @@ REST = timedelta(minutes=10)
 stopped in vain may try again."""
 
 
-def preempt_for(session: Session, job: JobRow, needed: Requirements, room: Room, *, now: datetime) -> bool:
+def preempt_for(session: Session, job: JobRow, needed: Requirements, capacity: Capacity, *, now: datetime) -> bool:
     """Have jobs stopped so that this one can run. False: that is no use, or room is coming already."""
     if job.preempting_since is not None and now - job.preempting_since < REST:
         return False
-    shortage = _shortage(session, job, needed, room)
-    if shortage.is_none:
-        return False
     preemption = PreemptionRepository(session)
     candidates = preemption.list_candidates(ProjectId(job.project_id), below=job.priority, rested_since=now - REST)
+    if not candidates:
+        return False
+    shortage = _shortage(session, job, needed, capacity)
+    if shortage.is_none:
+        return False
     chosen = choose_candidates(candidates, shortage)
     if not chosen:
         return False
     for candidate in chosen:
         _stop(session, preemption, candidate, job, now=now)
     preemption.note_preempting(JobId(job.id), now=now)
-    room.note_stopping(chosen)
     return True
 
 
@@ -61,11 +63,11 @@ def choose_candidates(candidates: Sequence[Candidate], shortage: Shortage) -> li
     return chosen
 
 
-def _shortage(session: Session, job: JobRow, needed: Requirements, room: Room) -> Shortage:
+def _shortage(session: Session, job: JobRow, needed: Requirements, capacity: Capacity) -> Shortage:
     """Of the cluster's room and of the project's quotas together."""
     project_id = ProjectId(job.project_id)
     project, queue = ProjectRepository(session).get(project_id), QueueRepository(session)
-    in_cluster = room.shortage_of(needed)
+    in_cluster = shortage_of(needed, queue.count_staying(), capacity)
     jobs, gpus = 0, in_cluster.gpus
     if project.max_running_jobs is not None:
         jobs = queue.count_running(project_id) + 1 - project.max_running_jobs

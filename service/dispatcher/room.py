@@ -38,8 +38,6 @@ class Room:
     capacity: Capacity
     held: Held
     """By all open runs."""
-    staying: Held
-    """By those of them that nobody has told to stop."""
     waiting_kinds: set[bool] = field(default_factory=set)
     """Whether of GPU jobs, of CPU jobs, one waits for more room: it keeps what there is from smaller ones."""
 
@@ -53,23 +51,15 @@ class Room:
         self.waiting_kinds.add(needed.gpus > 0)
 
     def take(self, needed: Requirements) -> None:
-        self.held = _plus(self.held, needed)
-        self.staying = _plus(self.staying, needed)
-
-    def shortage_of(self, needed: Requirements) -> Shortage:
-        """What it would lack still once all that was told to stop has stopped."""
-        if needed.gpus:
-            return Shortage(0, self.staying.gpus + needed.gpus - self.capacity.gpus, 0)
-        return Shortage(0, 0, self.staying.cpu_runs + 1 - cpu_places(self.capacity))
-
-    def note_stopping(self, stopped: Iterable[Candidate]) -> None:
-        for candidate in stopped:
-            self.staying = Held(self.staying.gpus - candidate.gpus, self.staying.cpu_runs - (candidate.gpus == 0))
+        self.held = Held(self.held.gpus + needed.gpus, self.held.cpu_runs + (needed.gpus == 0))
 
     @property
     def is_full(self) -> bool:
         return len(self.waiting_kinds) == 2
 
 
-def _plus(held: Held, needed: Requirements) -> Held:
-    return Held(held.gpus + needed.gpus, held.cpu_runs + (needed.gpus == 0))
+def shortage_of(needed: Requirements, staying: Held, capacity: Capacity) -> Shortage:
+    """What it lacks beside the runs that nobody has told to stop."""
+    if needed.gpus:
+        return Shortage(0, staying.gpus + needed.gpus - capacity.gpus, 0)
+    return Shortage(0, 0, staying.cpu_runs + 1 - cpu_places(capacity))

@@ -184,6 +184,7 @@ def _add_job(database: Database, project_id: ProjectId, file_id: FileId) -> JobI
         training_format="trl_explicit",
         training_pairs=4,
         seed=0,
+        gpus=1,
         fine_tuned_model=f"ft:{MODEL}:p::{job_id}",
         result_file_ids=[],
     )
