@@ -87,8 +87,9 @@ def _give_turns(this: _Round) -> bool:
             fewest = head.running
     if has_moved:
         return True  # what is held back is looked at when nothing else moves
-    held_back = queue.list_held_back(now=this.now, limit=LOOK_AHEAD)
-    return any([_hold_back(this, each) for each in held_back])
+    for held_back in queue.list_held_back(now=this.now, limit=LOOK_AHEAD):
+        has_moved = _hold_back(this, held_back) or has_moved
+    return has_moved
 
 
 def _give_turn(this: _Round, head: Head) -> _Turn:
