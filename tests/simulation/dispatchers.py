@@ -94,10 +94,10 @@ class Process:
         if getcurrent() is not self._hub and self._transactions == 0:
             self._hub.switch()
 
-    def call(self, perform: Callable[[], T], away: Callable[[], Exception]) -> T:
+    def call(self, perform: Callable[[], T], away: Callable[[], Exception], *, changes: bool) -> T:
         """One call to the outside, and its fate."""
         assert self._transactions == 0, "a call to the outside within a transaction"
-        fate = self.faults.draw()
+        fate = self.faults.draw(changes=changes)
         if fate is Fate.CRASH_BEFORE:
             raise Crash
         if fate is Fate.LATE_REQUEST:
@@ -118,7 +118,7 @@ class Process:
     @contextmanager
     def transaction(self, begin: Callable[[], Iterator[Session]], *, writes: bool) -> Iterator[Session]:
         """A transaction is whole or not there; the answer to its commit may be late or lost."""
-        fate = self.faults.draw()
+        fate = self.faults.draw(changes=writes)
         if fate is Fate.LATE_REQUEST:
             self.suspend()
         if fate is Fate.LOST_REQUEST:
@@ -176,13 +176,13 @@ class FaultyBackend:
             owner = self._process.observer.seen.jobs[job_id].lease_owner
             self._cluster.submit(request, is_late=owner != self._process.id)
 
-        self._call(perform)
+        self._call(perform, changes=True)
 
     def status(self, run_id: RunId) -> RunStatus:
         return self._call(lambda: self._cluster.status(run_id))
 
     def stop(self, run_id: RunId) -> None:
-        self._call(lambda: self._cluster.stop(run_id))
+        self._call(lambda: self._cluster.stop(run_id), changes=True)
 
     def log_tail(self, run_id: RunId) -> str:
         return self._cluster.log_tail(run_id)
@@ -190,8 +190,8 @@ class FaultyBackend:
     def capacity(self) -> Capacity:
         return self._call(self._cluster.capacity)
 
-    def _call(self, perform: Callable[[], T]) -> T:
-        return self._process.call(perform, lambda: BackendUnavailable("no answer"))
+    def _call(self, perform: Callable[[], T], *, changes: bool = False) -> T:
+        return self._process.call(perform, lambda: BackendUnavailable("no answer"), changes=changes)
 
 
 class FaultyStore:
@@ -203,7 +203,7 @@ class FaultyStore:
         return self._call(lambda: self._inner.read(key))
 
     def write(self, key: str, chunks: list[bytes]) -> StoredObject:
-        return self._call(lambda: self._inner.write(key, chunks))
+        return self._call(lambda: self._inner.write(key, chunks), changes=True)
 
     def uri(self, key: str) -> str:
         return self._inner.uri(key)
@@ -211,5 +211,5 @@ class FaultyStore:
     def validate(self, key: str) -> FileReport:
         return self._call(lambda: validate_preferences(self._inner.stream(key)))
 
-    def _call(self, perform: Callable[[], T]) -> T:
-        return self._process.call(perform, StoreAway)
+    def _call(self, perform: Callable[[], T], *, changes: bool = False) -> T:
+        return self._process.call(perform, StoreAway, changes=changes)

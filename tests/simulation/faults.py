@@ -41,13 +41,20 @@ class Faults:
     crash_rate: float = 0.0
     are_on: bool = True
     calls: int = 0
+    changes: int = 0
+    crash_after_change: int | None = None
+    """Die after the call that is this one of those that change anything, counted from 1."""
     planned: dict[int, Fate] = field(default_factory=dict)
     """By the number of the call, counted from 1, whatever the rates are."""
 
-    def draw(self) -> Fate:
+    def draw(self, *, changes: bool) -> Fate:
+        """`changes`: the call leaves something behind."""
         if not self.are_on:
             return Fate.NONE
         self.calls += 1
+        self.changes += changes
+        if changes and self.changes == self.crash_after_change:
+            return Fate.CRASH_AFTER
         if self.calls in self.planned:
             return self.planned.pop(self.calls)
         left = self.rng.random()
