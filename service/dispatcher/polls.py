@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from schemas.ids import RunId
+from service.dispatcher.backoff import has_come
 
 FOLDER_POLL_S = 0.0
 """At each tick."""
@@ -34,7 +35,7 @@ class RunPolls:
 
     def is_due(self, run_id: RunId, *, now: datetime) -> bool:
         looks = self._looks.get(run_id)
-        return looks is None or now >= looks.due_at
+        return looks is None or has_come(looks.due_at, now=now, longest_wait_s=max(LONGEST_S, self._poll_s))
 
     def note_look(self, run_id: RunId, *, has_news: bool, now: datetime) -> None:
         former = self._looks.get(run_id)
