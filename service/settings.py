@@ -46,6 +46,14 @@ class Settings(BaseSettings):
     """Where `/metrics` is told, without a key, for Prometheus. Absent: nowhere."""
     metrics_host: str = "127.0.0.1"
     """The address of that port alone; give one that Prometheus reaches and users do not."""
+    currency: str = Field(default="usd", pattern="^[a-z]{3}$")
+    """Of all prices; lowercase ISO 4217."""
+    price_gpu_hour: float = Field(default=0, ge=0, allow_inf_nan=False)
+    price_million_tokens: float = Field(default=0, ge=0, allow_inf_nan=False)
+    """Trained tokens of jobs that succeeded."""
+    price_gib_month: float = Field(default=0, ge=0, allow_inf_nan=False)
+    """Of 730 hours."""
+
     webhook_key: SecretStr | None = Field(default=None, min_length=32)
     """What the secrets of webhooks are derived from, 32 characters or more; the same for every replica. Absent: made
     once and kept in the data folder."""

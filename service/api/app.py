@@ -20,6 +20,7 @@ from service.api import (
     health,
     models,
     organization_projects,
+    organization_usage,
     rate_limits,
     service_accounts,
     uploads,
@@ -33,6 +34,7 @@ from service.api.request_ids import RequestIds
 from service.api.unhandled_errors import UnhandledErrors
 from service.clock import Clock, utc_now
 from service.db.engine import Database
+from service.organization.costs import Prices
 from service.registry import Registry
 from service.storage.object_store import ObjectStore
 from service.telemetry.metrics import Metrics
@@ -40,6 +42,7 @@ from service.webhooks.endpoints import Webhooks
 from service.webhooks.post import WebhookPoster
 from service.webhooks.signing import WebhookSigner
 
+FREE = Prices()
 RESOURCES = (
     files,
     uploads,
@@ -51,6 +54,7 @@ RESOURCES = (
     rate_limits,
     admin_api_keys,
     audit_logs,
+    organization_usage,
 )
 
 
@@ -64,6 +68,7 @@ def create_app(
     clock: Clock = utc_now,
     readiness: Mapping[str, ReadinessCheck] | None = None,
     max_file_bytes: int = MAX_FILE_BYTES,
+    prices: Prices = FREE,
     metrics: Metrics | None = None,
     tracer_provider: TracerProvider | None = None,
 ) -> FastAPI:
@@ -75,7 +80,14 @@ def create_app(
         telemetry=_telemetry(tracer_provider or NoOpTracerProvider()),
     )
     app.state.parts = Parts(
-        database, store, registry, clock, readiness or {}, max_file_bytes, Webhooks(database, signer, poster, clock)
+        database,
+        store,
+        registry,
+        clock,
+        readiness or {},
+        max_file_bytes,
+        Webhooks(database, signer, poster, clock),
+        prices,
     )
     v1 = APIRouter(prefix="/v1", dependencies=[Depends(refuse_nul)])
     for resource in RESOURCES:

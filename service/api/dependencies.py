@@ -11,6 +11,7 @@ from service.api.slow_work import SlowLane
 from service.clock import Clock
 from service.db.engine import Database
 from service.errors import InvalidRequest
+from service.organization.costs import Prices
 from service.registry import Registry
 from service.storage.object_store import ObjectStore
 from service.webhooks.endpoints import Webhooks
@@ -28,6 +29,7 @@ class Parts:
     readiness: Mapping[str, ReadinessCheck]
     max_file_bytes: int
     webhooks: Webhooks
+    prices: Prices
     assembly_lane: SlowLane = field(default_factory=SlowLane)
     webhook_test_lane: SlowLane = field(default_factory=SlowLane)
     request_rate: RequestRate = field(default_factory=RequestRate)

@@ -35,6 +35,9 @@ class ProjectRepository:
             ProjectRow, project_id, with_for_update={"key_share": True}, populate_existing=True
         )
 
+    def list_ids(self) -> list[ProjectId]:
+        return [ProjectId(project_id) for project_id in self._session.scalars(select(ProjectRow.id))]
+
     def find_by_name(self, name: str) -> ProjectRow | None:
         """The oldest of that name."""
         return self._session.scalars(select(ProjectRow).where(ProjectRow.name == name).order_by(ProjectRow.id)).first()

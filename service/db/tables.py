@@ -3,7 +3,7 @@
 Timestamps are aware UTC. Constraints are named, so that migrations can name them too.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -148,6 +148,16 @@ class RateLimitRow(Table):
     """Null: no limit."""
 
 
+class StoredBytesRow(Table):
+    """What of a project lay in the store on a day, as last measured."""
+
+    __tablename__ = "stored_bytes"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
 class AuditLogRow(Table):
     """Who changed what of the organization, written with the change."""
 
@@ -237,6 +247,7 @@ class JobRow(Table):
         ),
         Index("ix_jobs_project_id_id", "project_id", "id"),
         Index("ix_jobs_status_id", "status", "id"),
+        Index("ix_jobs_finished_at", "finished_at"),
         partial_index("ix_jobs_queued", "project_id", text("priority DESC"), "id", where="status = 'queued'"),
         partial_index(
             "ix_jobs_queued_on_cpus",

@@ -1,14 +1,14 @@
 """What projects use: time of runs and of their GPUs, bytes in the store. Quotas and bills read the same sums."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 from sqlalchemy import Select, case, func, literal, literal_column, or_, select
 from sqlalchemy.orm import Session
 
 from schemas.ids import ProjectId
 from service.db.elapsed import EpochSeconds
-from service.db.tables import FileRow, ModelRow, RunRow, UploadPartRow, UploadRow
+from service.db.tables import FileRow, JobRow, ModelRow, RunRow, StoredBytesRow, UploadPartRow, UploadRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,16 @@ class RunUse:
     run_seconds: float
     gpu_seconds: float
     """Each run's seconds times its GPUs."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingUse:
+    """Of the jobs of a project on one model that succeeded."""
+
+    project_id: ProjectId
+    model: str
+    tokens: int
+    jobs: int
 
 
 class UsageRepository:
@@ -47,6 +57,28 @@ class UsageRepository:
             RunUse(ProjectId(project), model, float(seconds), float(gpu_seconds))
             for project, model, seconds, gpu_seconds in self._session.execute(query)
         ]
+
+    def measure_training(self, *, since: datetime, until: datetime) -> list[TrainingUse]:
+        """Of the jobs that succeeded in the span, by project and model."""
+        query = (
+            select(JobRow.project_id, JobRow.model, func.sum(func.coalesce(JobRow.trained_tokens, 0)), func.count())
+            .where(JobRow.finished_at >= since, JobRow.finished_at < until, JobRow.status == "succeeded")
+            .group_by(JobRow.project_id, JobRow.model)
+            .order_by(JobRow.project_id, JobRow.model)
+        )
+        return [
+            TrainingUse(ProjectId(project), model, int(tokens), jobs)
+            for project, model, tokens, jobs in self._session.execute(query)
+        ]
+
+    def list_stored_bytes(self, *, day: date) -> dict[ProjectId, int]:
+        """As last measured on that day, by project."""
+        query = select(StoredBytesRow.project_id, StoredBytesRow.size_bytes).where(StoredBytesRow.day == day)
+        return {ProjectId(project_id): size for project_id, size in self._session.execute(query)}
+
+    def note_stored_bytes(self, project_id: ProjectId, *, day: date, stored_bytes: int) -> None:
+        """The day keeps the latest figure."""
+        self._session.merge(StoredBytesRow(day=day, project_id=project_id, size_bytes=stored_bytes))
 
     def measure_gpu_hours(self, project_id: ProjectId, *, since: datetime, until: datetime) -> float:
         uses = self.measure_runs(since=since, until=until, project_id=project_id)

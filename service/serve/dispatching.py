@@ -14,6 +14,7 @@ from service.dispatcher.loop import Dispatcher
 from service.dispatcher.polls import BUCKET_POLL_S, FOLDER_POLL_S, RunPolls
 from service.dispatcher.validations import Validations
 from service.files.validation_process import validate_in_process
+from service.organization.metering import Meter
 from service.registry import Registry
 from service.retention.sweeper import Sweeper
 from service.serve.background import in_background
@@ -77,6 +78,7 @@ def chores(database: Database, store: ObjectStore, signer: WebhookSigner, poster
     """Any number of processes may do them beside each other."""
     with (
         in_background("webhooks", WebhookSender(database, signer, poster, utc_now).run),
+        in_background("metering", Meter(database, utc_now).run),
         in_background("retention", Sweeper(database, store, utc_now).run),
     ):
         yield
