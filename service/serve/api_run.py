@@ -10,6 +10,7 @@ from service.serve.http_server import http_server
 from service.serve.listening import listen, url_of
 from service.serve.metrics_endpoint import metrics_endpoint
 from service.serve.observation import observing
+from service.serve.prices import prices_of
 from service.serve.shared_settings import load_shared_registry, shared_signer
 from service.serve.stores import open_current_database, open_service_store
 from service.serve.terminal import interrupt_on_sigterm, tell
@@ -43,6 +44,7 @@ def _run(settings: Settings) -> None:
             registry=registry,
             signer=signer,
             poster=poster,
+            prices=prices_of(settings),
             metrics=seen.metrics,
             tracer_provider=seen.tracer_provider,
         )

@@ -23,6 +23,7 @@ from service.serve.http_server import http_server
 from service.serve.listening import listen, url_of
 from service.serve.metrics_endpoint import metrics_endpoint
 from service.serve.observation import observing
+from service.serve.prices import prices_of
 from service.serve.start_errors import StartError
 from service.serve.stores import open_database, open_service_store
 from service.serve.terminal import ignore_signals, interrupt_on_sigterm, tell
@@ -83,6 +84,7 @@ def _serve(settings: Settings) -> None:
             signer=signer,
             poster=poster,
             readiness=readiness,
+            prices=prices_of(settings),
             metrics=seen.metrics,
             tracer_provider=seen.tracer_provider,
         )

@@ -20,6 +20,7 @@ from service.db.migrate import upgrade
 from service.db.projects import ProjectRepository
 from service.db.tables import ApiKeyRow, ProjectRow
 from service.identifiers import new_key_id, new_project_id
+from service.organization.costs import Prices
 from service.registry import BaseModelEntry
 from service.storage.folder import FolderStore
 from service.webhooks.post import WebhookPoster
@@ -28,6 +29,7 @@ from service.webhooks.signing import WebhookSigner
 MAX_FILE_BYTES = 2_000_000
 SIGNER = WebhookSigner(b"the webhook key of the tests")
 POSTER = WebhookPoster(allows_loopback=True)
+PRICES = Prices(currency="eur", gpu_hour=3.6, million_tokens=2.0, gib_month=0.73)
 REGISTRY = {
     "tiny-llama": BaseModelEntry(uri="/m/tiny", max_length=512, base_learning_rate=1e-3, precision="fp32", gpus=0),
     "large-llama": BaseModelEntry(uri="/m/large", max_length=8192, base_learning_rate=5e-5, gpus=2),
@@ -70,6 +72,7 @@ def running_server(
         poster=POSTER,
         readiness=readiness,
         max_file_bytes=MAX_FILE_BYTES,
+        prices=PRICES,
     )
     with listening(uvicorn.Config(app, log_level="error", lifespan="off", ws="none")) as port:
         url = f"http://127.0.0.1:{port}"
