@@ -4,7 +4,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 INSTALLED := .venv/.installed
 
-.PHONY: install demo serve test test-fast lint bench sbom clean
+.PHONY: install demo serve test test-fast lint bench bench-service sbom clean
 
 install: $(INSTALLED)
 
@@ -38,6 +38,9 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(PY) -m tests.benchmarks
+
+bench-service: $(INSTALLED)
+	$(PY) -m tests.benchmarks.service_load
 
 # In a folder of its own: the tool is not part of what it lists.
 sbom: $(INSTALLED)
