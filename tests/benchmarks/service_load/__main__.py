@@ -198,22 +198,15 @@ def _table(measured: Measured) -> Table:
         rows.add_row(label, f"{small * 1e3:.2f}", f"{large * 1e3:.2f}", f"{large / small:.2f}", "≤ 2")
     rows.add_section()
     ours, bare = statistics.median(measured.polls_a_second), statistics.median(measured.bare_polls_a_second)
-    rows.add_row(
-        "polls a second, against a bare endpoint's", f"{bare:.0f}", f"{ours:.0f}", f"{ours / bare:.2f}", "≥ 0.5"
-    )
-    many = f"{measured.many_polls_a_second:.0f}/s, p50 {measured.many_p50_s * 1e3:.0f} ms, p99 {measured.many_p99_s * 1e3:.0f} ms"
+    rows.add_row("polls a second; a bare endpoint's", f"{bare:.0f}", f"{ours:.0f}", f"{ours / bare:.2f}", "≥ 0.5")
+    p50_ms, p99_ms = measured.many_p50_s * 1e3, measured.many_p99_s * 1e3
+    many = f"{measured.many_polls_a_second:.0f}/s, p50 {p50_ms:.0f} ms, p99 {p99_ms:.0f} ms"
     rows.add_row(f"{MANY_POLLERS:,} pollers", "", many, f"{measured.many_errors} errors", "0")
     for dispatchers, seconds in measured.fill_s.items():
         rows.add_row(f"jobs launched a second, dispatchers: {dispatchers}", "", f"{NODES / seconds:.0f}", "", "≥ 200")
-    upload = measured.upload
-    rows.add_row(
-        "upload of 500 MiB against a copy, s",
-        f"{upload.copy_s:.1f}",
-        f"{upload.upload_s:.1f}",
-        f"{upload.copy_s / upload.upload_s:.2f}",
-        "≥ 0.5",
-    )
-    rows.add_row("memory over idle while uploading, MB", "", f"{upload.rss_growth_bytes / 1e6:.0f}", "", "≤ 64")
+    took, copied = measured.upload.upload_s, measured.upload.copy_s
+    rows.add_row("upload of 500 MiB, s; a copy", f"{copied:.1f}", f"{took:.1f}", f"{copied / took:.2f}", "≥ 0.5")
+    rows.add_row("memory over idle meanwhile, MB", "", f"{measured.upload.rss_growth_bytes / 1e6:.0f}", "", "≤ 64")
     return rows
 
 

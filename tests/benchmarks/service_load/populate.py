@@ -56,7 +56,7 @@ def add_first_job(database: Database, folder: Path) -> JobId:
 
 
 def clone_job(database: Database, template: JobId, *, projects: int, ended: int, queued: int) -> None:
-    """Spread `ended` and `queued` copies of a queued job over as many projects, each with the file; the oldest first."""
+    """Spread copies of a queued job over as many projects, each with the file; the oldest first."""
     with database.write() as session:
         session.execute(text("SET LOCAL statement_timeout = 0"))
         job = session.get_one(JobRow, template)
