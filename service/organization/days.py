@@ -31,7 +31,7 @@ class Span:
 def bucket_page(span: Span, measure: Callable[[Day], list[Result]]) -> BucketPage[Result]:
     """Raises: InvalidRequest, for a page that is none."""
     days = list(_days(span))
-    data = [
+    data: list[Bucket[Result]] = [
         Bucket(
             object="bucket",
             start_time=unix_seconds(day.start),
