@@ -4,10 +4,19 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+import structlog
 
 from tests.buckets import Bucket
 from tests.postgres import PostgresDatabases, postgres_databases
 from tests.swift_server import S3Server, swift_server
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """What a test configures may write to its own captured output, which is closed for the next one."""
+    former = structlog.get_config()
+    yield
+    structlog.configure(**former)
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,9 @@ class ObservedStore:
         self._count_error = count_error
 
     def write(self, key: str, chunks: Iterable[bytes]) -> StoredObject:
-        with self._counting("write"):
-            return self._store.write(key, chunks)
+        source = _Source(chunks)
+        with self._counting("write", caused_by=source):
+            return self._store.write(key, source)
 
     def read(self, key: str) -> bytes:
         with self._counting("read"):
@@ -60,9 +61,25 @@ class ObservedStore:
             yield from chunks
 
     @contextmanager
-    def _counting(self, operation: str) -> Iterator[None]:
+    def _counting(self, operation: str, *, caused_by: "_Source | None" = None) -> Iterator[None]:
         try:
             yield
         except OSError:
-            self._count_error(operation)
+            if caused_by is None or not caused_by.has_failed:
+                self._count_error(operation)
+            raise
+
+
+class _Source:
+    """What is written. Its own failure, a client that went away, is none of the store's."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
+        self.has_failed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._chunks
+        except OSError:
+            self.has_failed = True
             raise

@@ -132,7 +132,8 @@ def test_autos_are_replaced_once_they_are_resolved(client: OpenAI, server: Serve
     job = client.fine_tuning.jobs.retrieve(job_id)
     assert (job.hyperparameters.batch_size, job.hyperparameters.n_epochs) == (4, 3)
     assert job.hyperparameters.learning_rate_multiplier == 1.0
-    assert "auto" not in job.to_json()
+    assert job.method is not None
+    assert "auto" not in job.method.to_json()
 
 
 def test_a_job_that_succeeded_names_its_model_and_files(client: OpenAI, server: Server) -> None:

@@ -62,7 +62,7 @@ class Observer:
             require(seen._replace(lease_owner=job.lease_owner) == job, f"{job.id} had ended: {seen} became {job}")
         require(job.attempt - seen.attempt in (0, 1), f"{job.id} went from attempt {seen.attempt} to {job.attempt}")
         if actor != USER and seen.version != job.version:
-            # Whose turn it is, what a job waits for and whom it preempts is decided under the queue's lock, not a lease.
+            # Turns, what a job waits for and whom it preempts: decided under the queue's lock, not under a lease.
             is_turn = seen.status == "queued" or (seen.status, job.status) == ("running", "queued")
             require(seen.lease_owner == actor or is_turn, f"{actor} wrote to {job.id}, leased by {seen.lease_owner}")
         self._check_new_events(job, after=seen.event_count)

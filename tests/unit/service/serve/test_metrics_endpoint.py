@@ -34,7 +34,7 @@ def test_scrapes_are_answered_until_the_end(database: Database, capsys: pytest.C
 
 
 def test_without_a_port_nothing_is_told(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    with metrics_endpoint(Settings(), Metrics(), database):
+    with metrics_endpoint(Settings(metrics_port=None), Metrics(), database):
         assert capsys.readouterr().out == ""
 
 
