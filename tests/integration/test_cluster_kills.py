@@ -1,7 +1,9 @@
 """All of production, and all of it killed: APIs, dispatchers and drivers over PostgreSQL, S3 and a Ray with a token."""
 
+import os
 import random
 import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -29,8 +31,15 @@ SUCCEEDED = "The job has successfully completed"
 
 @pytest.mark.parametrize("seed", [20_261_127])
 def test_ten_jobs_of_three_projects_succeed_once_each(
-    tmp_path: Path, postgres: PostgresDatabases, bucket: Bucket, models_file: Path, seed: int
+    tmp_path: Path,
+    postgres: PostgresDatabases,
+    bucket: Bucket,
+    models_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
 ) -> None:
+    # As in a cluster's image: `python` is one that has the package.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     rng = random.Random(seed)
     url = postgres.new_url(is_migrated=False)
     with running_ray(tmp_path / "ray") as ray:

@@ -17,7 +17,7 @@ from tests.simulation.world import BAD_FILE, World, open_world
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = 40
+EXAMPLES = 12
 RULES = 20
 FATES = [fate for fate in Fate if fate is not Fate.NONE]
 LAYOUTS = st.builds(
