@@ -20,7 +20,7 @@ from tests.integration.serving import KEY, create_job, messages_of, steps_of
 from tests.postgres import PostgresDatabases
 
 JOBS = 10
-EPOCHS = 5
+EPOCHS = 3
 STEPS = 4 * EPOCHS
 LEASE_S = 3.0
 DRIVER_KILLS = 2
@@ -29,6 +29,7 @@ PAUSE_S = (0.5, 4.0)
 SUCCEEDED = "The job has successfully completed"
 
 
+@pytest.mark.timeout(1_200)  # a minute a job, and every process starts again and again
 @pytest.mark.parametrize("seed", [20_261_127])
 def test_ten_jobs_of_three_projects_succeed_once_each(
     tmp_path: Path,
