@@ -71,3 +71,8 @@ def default_registry(data_dir: Path) -> Registry:
         owned_by="HuggingFaceTB",
     )
     return {DEFAULT_MODEL_ID: entry}
+
+
+def base_model_of(model: str) -> str:
+    """`ft:MODEL:PROJECT:SUFFIX:ID` was tuned from MODEL."""
+    return model.split(":")[1] if model.startswith("ft:") else model

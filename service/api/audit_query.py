@@ -8,12 +8,10 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.audit_logs import AuditEventType
-from service.api.pages import After, Limit
+from service.api.pages import After, Limit, UnixSeconds
 from service.db.audit_logs import AuditFilter
 
 Several = Annotated[list[str], Field(max_length=100)]
-UnixSeconds = Annotated[int, Field(ge=0, le=32_503_680_000)]
-"""Up to the year 3000."""
 SECOND = timedelta(seconds=1)
 
 

@@ -15,6 +15,8 @@ from service.nearest import did_you_mean, shown
 
 After = Annotated[str | None, Field(max_length=128, description="The last id of the page before.")]
 Limit = Annotated[int, Field(ge=1, le=100)]
+UnixSeconds = Annotated[int, Field(ge=0, le=32_503_680_000)]
+"""Up to the year 3000."""
 
 
 class PageQuery(BaseModel):

@@ -7,12 +7,10 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.usage import LineItem
+from service.api.pages import UnixSeconds
 from service.clock import Clock
 from service.errors import InvalidRequest
 from service.organization.days import Span
-
-UnixSeconds = Annotated[int, Field(ge=0, le=32_503_680_000)]
-"""Up to the year 3000."""
 
 
 class SpanQuery(BaseModel):

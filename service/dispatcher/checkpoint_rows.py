@@ -10,8 +10,8 @@ from schemas.run_record import CheckpointRecord
 from service.db.checkpoints import CheckpointRepository
 from service.db.models import ModelRepository
 from service.db.tables import CheckpointRow, JobRow, ModelRow
-from service.dispatcher.model_of_job import base_model_name
 from service.identifiers import new_checkpoint_id
+from service.registry import base_model_of
 
 
 def add_checkpoint(
@@ -25,7 +25,7 @@ def add_checkpoint(
                 name=name,
                 project_id=job.project_id,
                 job_id=job.id,
-                base_model=base_model_name(job),
+                base_model=base_model_of(job.model),
                 created_at=created_at,
                 adapter_key=f"{run_prefix(JobId(job.id), run_id)}/{record.adapter}",
                 adapter_sha256=record.adapter_sha256,

@@ -38,8 +38,3 @@ def find_model(session: Session, job: JobRow, registry: Registry) -> ModelOfJob:
     if adapter is None or adapter.base_model not in registry:
         raise ModelGone(job.model)
     return ModelOfJob(adapter.base_model, registry[adapter.base_model], adapter)
-
-
-def base_model_name(job: JobRow) -> str:
-    """The registry id behind the job's model; an `ft:` name is `ft:MODEL:PROJECT:SUFFIX:ID`."""
-    return job.model.split(":")[1] if job.model.startswith("ft:") else job.model

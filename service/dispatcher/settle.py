@@ -20,12 +20,12 @@ from service.db.tables import FileRow, JobRow, ModelRow, RunRow
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.last_words import last_words
 from service.dispatcher.leases import fenced_write, leases_of
-from service.dispatcher.model_of_job import base_model_name
 from service.dispatcher.requirements import Requirements
 from service.dispatcher.run_rows import NOT_LOST, STOPPED_WITH_SERVICE, add_run, close_run
 from service.dispatcher.steps import observed
 from service.dispatcher.transitions import fail_job, move_job
 from service.identifiers import new_file_id
+from service.registry import base_model_of
 
 FIRST_ATTEMPT_DELAY_S = 2.0
 ATTEMPT_DELAY_GROWTH = 4.0
@@ -136,7 +136,7 @@ def _publish(session: Session, context: DispatchContext, job: JobRow, run: RunRo
             name=job.fine_tuned_model,
             project_id=job.project_id,
             job_id=job.id,
-            base_model=base_model_name(job),
+            base_model=base_model_of(job.model),
             created_at=now,
             adapter_key=f"{_prefix(job, run)}/{outcome.adapter.folder}",
             adapter_sha256=outcome.adapter.sha256,

@@ -11,6 +11,7 @@ from schemas.usage import BucketPage, FineTuningUsage
 from service.db.usage import UsageRepository
 from service.organization.days import Day, Span, bucket_page
 from service.organization.organization import Organization
+from service.registry import base_model_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,6 @@ def measure_day(session: Session, day: Day) -> dict[Key, Used]:
     for project_id, stored_bytes in usage.list_stored_bytes(day=day.start.date()).items():
         used[project_id, None] += Used(stored_bytes=stored_bytes)
     return used
-
-
-def base_model_of(model: str) -> str:
-    """`ft:MODEL:PROJECT:SUFFIX:ID` was tuned from MODEL."""
-    return model.split(":")[1] if model.startswith("ft:") else model
 
 
 def _sorted(
