@@ -53,4 +53,5 @@ def _measure(database: Database, project_id: ProjectId, *, now: datetime) -> Non
     with database.read() as session:
         stored = UsageRepository(session).measure_stored_bytes(project_id, now=now)
     with database.write() as session:
+        ProjectRepository(session).lock(project_id)  # two processes at once must not both add the day's first figure
         UsageRepository(session).note_stored_bytes(project_id, day=now.date(), stored_bytes=stored)
