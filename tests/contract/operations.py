@@ -45,6 +45,8 @@ VALID_BODIES: dict[str, Document] = {
     "UpdateRateLimitRequest": {"max_requests_per_1_day": 1000},
     "CreateAdminKeyRequest": {"name": "second"},
 }
+VALID_PARAMETERS: Document = {"start_time": 1_790_000_000}
+"""Of a query, where the route will not do without them."""
 FORM_FIELDS: dict[str, dict[str, tuple[str | None, bytes]]] = {
     "/v1/files": {"purpose": (None, b"fine-tune"), "file": ("pairs.jsonl", PAIR)},
     "/v1/uploads/{upload_id}/parts": {"data": ("part", PAIR)},
@@ -88,6 +90,12 @@ class Operation:
                 return {"json": VALID_BODIES[self.body_model]}
             case _:
                 return {"files": FORM_FIELDS[self.template]}
+
+    def valid_query(self) -> Document:
+        """No more than must be there."""
+        described = self.described.get("parameters", [])
+        names = [each["name"] for each in described if each["in"] == "query" and each.get("required")]
+        return {name: VALID_PARAMETERS[name] for name in names}
 
     def parameters(self, place: str) -> dict[str, Document]:
         """Schemas by name of those in the `path` or the `query`."""

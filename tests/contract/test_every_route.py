@@ -105,9 +105,10 @@ def ask(
     headers: dict[str, str] | None = None,
     **changed: Any,
 ) -> httpx2.Response:
-    """The operation with a body that is as it should be, unless told otherwise."""
+    """The operation with a body and a query that are as they should be, unless told otherwise."""
     bearer = {} if key is None else {"authorization": f"Bearer {key}"}
     arguments = changed if changed.keys() & {"json", "content", "files"} else operation.valid_body() | changed
+    arguments["params"] = operation.valid_query() | arguments.get("params", {})
     return http.request(operation.method, operation.path(ids), headers=bearer | (headers or {}), **arguments)
 
 
