@@ -71,8 +71,13 @@ FIELDS = tuple(field.name for field in fields(PairSums))
 def as_vector(*, device: torch.device, **sums: Tensor | float) -> Tensor:
     """Stack the fields of `PairSums`, in their order and zero where not given, as float64; waits for no device."""
     assert sums.keys() <= set(FIELDS)
-    scalars = [torch.as_tensor(sums.get(name, 0.0)) for name in FIELDS]
-    return torch.stack([scalar.detach().to(device, torch.float64) for scalar in scalars])
+    return torch.stack([_scalar(sums.get(name, 0.0), device) for name in FIELDS])
+
+
+def _scalar(value: Tensor | float, device: torch.device) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().to(device, torch.float64)
+    return torch.full((), value, dtype=torch.float64, device=device)
 
 
 def from_vector(vector: Sequence[float]) -> PairSums:

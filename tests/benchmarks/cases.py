@@ -25,31 +25,36 @@ Row = dict[str, Turns]
 class Case:
     rows: Path
     pairs: int
+    batch_size: int = BATCH_SIZE
     max_length: int = MAX_LENGTH
 
 
-def write_pairs(path: Path, *, pairs: int) -> Case:
+def write_pairs(path: Path, *, pairs: int, batch_size: int = BATCH_SIZE) -> Case:
     """The first pairs of the file, as they are."""
     _write(path, _read_rows()[:pairs])
-    return Case(path, pairs)
+    return Case(path, pairs, batch_size)
 
 
-def write_long_pairs(path: Path, *, length: int, model: Path) -> Case:
-    """One step of pairs whose longer side ends just below `length`: other conversations come before a pair's own."""
+def write_long_pairs(
+    path: Path, *, length: int, model: Path, pairs: int = BATCH_SIZE, batch_size: int = BATCH_SIZE
+) -> Case:
+    """Pairs whose longer side ends just below `length`: other conversations come before a pair's own."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     rows = _read_rows()
-    whole = [row for row in rows if _longer_side(row, tokenizer) < length]
-    _write(path, [_grow(row, rows, length, tokenizer) for row in whole[:BATCH_SIZE]])
-    return Case(path, BATCH_SIZE, length)
+    turns = [row["prompt"] + row["chosen"] for row in rows]
+    others = [(each, _count(each, tokenizer)) for each in turns]
+    whole = [row for row in rows if _longer_side(row, tokenizer) < length][:pairs]
+    _write(path, [_grow(row, others, length - _longer_side(row, tokenizer)) for row in whole])
+    return Case(path, len(whole), batch_size, length)
 
 
-def _grow(row: Row, others: Sequence[Row], length: int, tokenizer: PreTrainedTokenizerBase) -> Row:
-    room = length - _longer_side(row, tokenizer)
+def _grow(row: Row, others: Sequence[tuple[Turns, int]], room: int) -> Row:
+    """Put conversations of at most `room` tokens together before the row's own."""
     before: Turns = []
-    for other in others:
-        turns = other["prompt"] + other["chosen"]
-        tokens = _count(turns, tokenizer)
-        if tokens <= room and other is not row:
+    own = row["prompt"] + row["chosen"]
+    # Where the rows are too few for the length, they come again.
+    for turns, tokens in (*others, *others, *others):
+        if tokens <= room and turns != own:
             before = turns + before
             room -= tokens
     return row | {"prompt": before + row["prompt"]}

@@ -34,18 +34,23 @@ def count_flops(pairs: Sequence[PairTokens], config: PreTrainedConfig, *, rank: 
 
     Each frozen weight costs a product forward and one backward (its own gradient is not needed), each LoRA weight one
     forward and two backward, attention two forward and four backward, the head a product forward and one backward.
+    In the last layer all but keys and values is needed at the tokens alone that predict one.
     """
     hidden, layers = config.hidden_size, config.num_hidden_layers
     keys = config.num_key_value_heads * config.head_dim
-    shapes = [(hidden, hidden)] * 2 + [(hidden, keys)] * 2 + [(hidden, config.intermediate_size)] * 3
-    frozen = sum(wide * high for wide, high in shapes)
-    adapter = sum(rank * (wide + high) for wide, high in shapes)
+    of_keys = _of_linear([(hidden, keys)] * 2, rank)
+    of_rest = _of_linear([(hidden, hidden)] * 2 + [(hidden, config.intermediate_size)] * 3, rank)
     tokens = sum(pair.packed_length for pair in pairs)
     predicted = sum(len(pair.chosen) + len(pair.rejected) for pair in pairs)
-    linear = tokens * layers * (4 * frozen + 6 * adapter)
+    linear = tokens * layers * (of_keys + of_rest) - max(0, tokens - predicted) * of_rest
     attention = 12 * hidden * layers * sum(_attended(pair) for pair in pairs)
     head = 4 * predicted * hidden * config.vocab_size
     return float(linear + attention + head)
+
+
+def _of_linear(shapes: Sequence[tuple[int, int]], rank: int) -> float:
+    """FLOPs a token."""
+    return sum(4 * wide * high + 6 * rank * (wide + high) for wide, high in shapes)
 
 
 def _attended(pair: PairTokens) -> float:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from schemas.fine_tuning import Precision
 from schemas.run_record import Outcome, RunEvent, StepMetrics
 from schemas.run_spec import DpoParameters, LoraParameters, ModelSource, PreferenceFile, RunSpec
 from service.backends.trainer_command import import_path, local_command
-from tests.benchmarks.cases import BATCH_SIZE, Case
+from tests.benchmarks.cases import Case
 from trainers.data.chat_tokens import PairTokens, tokenize_rows
 from trainers.data.preference_dataset import read_rows
 from trainers.errors import InvalidTrainingFile
@@ -33,8 +34,8 @@ class OurRun:
     """Training steps alone."""
     until_first_step_s: float
     """From the process's start to the end of its first step."""
-    peak_rss_bytes: int
-    """Of worker 0."""
+    peak_memory_bytes: int
+    """Of worker 0; on a GPU the most that it had allocated there."""
     trained_tokens: int
     """Of one epoch: prompt and completion of both sides, as TRL counts them."""
     losses: list[float]
@@ -42,11 +43,19 @@ class OurRun:
 
 
 def run_ours(
-    folder: Path, case: Case, *, model: Path, workers: int = 1, threads_per_worker: int | None = None
+    folder: Path,
+    case: Case,
+    *,
+    model: Path,
+    workers: int = 1,
+    threads_per_worker: int | None = None,
+    on_gpu: bool = False,
 ) -> OurRun:
-    """Raises: RuntimeError with the trainer's last words when it did not succeed."""
+    """In float32; on a GPU in bfloat16.
+
+    Raises: RuntimeError with the trainer's last words when it did not succeed."""
     folder.mkdir()
-    spec = _spec(case, model, workers)
+    spec = _spec(case, model, workers, precision="bf16" if on_gpu else "fp32", gpus_per_worker=int(on_gpu))
     (folder / "spec.json").write_text(spec.model_dump_json())
     threads = {} if threads_per_worker is None else {"OMP_NUM_THREADS": str(threads_per_worker)}
     started = time.time()
@@ -65,7 +74,7 @@ def run_ours(
         first_epoch_s=sum(step.step_seconds for step in steps[:per_epoch]),
         cached_epoch_s=sum(step.step_seconds for step in steps[per_epoch:]),
         until_first_step_s=events[0][0] - started,
-        peak_rss_bytes=outcome.peak_memory_bytes,
+        peak_memory_bytes=outcome.peak_memory_bytes,
         trained_tokens=steps[per_epoch - 1].trained_tokens,
         losses=[step.train_loss for step in steps[:per_epoch]],
     )
@@ -85,7 +94,7 @@ def _step_events(folder: Path) -> list[tuple[float, StepMetrics]]:
     return [(event.created_at, event.step_metrics) for event in events if event.step_metrics is not None]
 
 
-def _spec(case: Case, model: Path, workers: int) -> RunSpec:
+def _spec(case: Case, model: Path, workers: int, *, precision: Precision, gpus_per_worker: int) -> RunSpec:
     return RunSpec(
         run_id="bench-1",
         job_id="bench",
@@ -100,7 +109,7 @@ def _spec(case: Case, model: Path, workers: int) -> RunSpec:
             loss_type="sigmoid",
             label_smoothing=0.0,
             max_length=case.max_length,
-            batch_size=BATCH_SIZE,
+            batch_size=case.batch_size,
             n_epochs=EPOCHS,
             learning_rate=5e-5,
             lr_scheduler="linear",
@@ -109,10 +118,10 @@ def _spec(case: Case, model: Path, workers: int) -> RunSpec:
             max_grad_norm=1.0,
         ),
         lora=LoraParameters(r=RANK, alpha=32, dropout=0.0, target_modules="all-linear", use_rslora=False),
-        precision="fp32",
+        precision=precision,
         seed=0,
         workers=workers,
-        gpus_per_worker=0,
+        gpus_per_worker=gpus_per_worker,
         evaluate_every_steps=10_000,
         guards=None,
         checkpoint_every_steps=10_000,

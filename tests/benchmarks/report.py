@@ -37,7 +37,7 @@ def table(measured: Measured) -> Table:
     rows.add_row("  vs tuned, one pair a pass", *_ratio(_training(measured, ONE_PAIR), cached), "")
     rows.add_row("first epoch with the reference vs tuned, s", *_ratio(_first(measured, "tuned"), first), "≥ 4.5")
     rows.add_row("  vs tuned, one pair a pass", *_ratio(_first(measured, ONE_PAIR), first), "")
-    our_rss = median("ours, peak_rss_bytes") / 1e9
+    our_rss = median("ours, peak_memory_bytes") / 1e9
     for label, name, goal in (
         ("peak RSS vs tuned, GB", "tuned", "≤ 0.3"),
         ("  vs tuned, one pair a pass", ONE_PAIR, ""),

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 64 * 2**20
-"""Of float32 logits held at once."""
+CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
+"""Of float32 logits held at once. A GPU reads the whole head for every chunk: few rows would leave it waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +68,5 @@ class _ScoreTokens(torch.autograd.Function):
 
 
 def _chunks(positions: int, head_weight_VD: Tensor) -> list[slice]:
-    rows = max(1, CHUNK_BYTES // (4 * head_weight_VD.shape[0]))
+    rows = max(1, CHUNK_BYTES[head_weight_VD.device.type] // (4 * head_weight_VD.shape[0]))
     return [slice(start, start + rows) for start in range(0, positions, rows)]

@@ -34,8 +34,11 @@ def log_collisions(logits: Tensor) -> Tensor:
 
 
 def sum_by_side(values_N: Tensor, lengths: Tensor) -> Tensor:
-    """Sum consecutive runs of the given lengths; float32. `segment_reduce` adds in one order, on GPUs too."""
-    return torch.segment_reduce(values_N.float(), "sum", lengths=lengths, initial=0)
+    """Sum consecutive runs of the given lengths; float32. `segment_reduce` adds in one order, on GPUs too.
+
+    Its own check of the lengths would make the host wait for the device.
+    """
+    return torch.segment_reduce(values_N.float(), "sum", lengths=lengths, initial=0, unsafe=True)
 
 
 def token_divergence(policy_logits_NV: Tensor, reference_logits_NV: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from schemas.run_spec import DpoParameters
 from trainers.data.chat_tokens import PairTokens
 from trainers.dpo.loss import LossOptions, PairLogProbs, dpo_loss, wpo_weight
 from trainers.dpo.scores import Layout, PairScores, score
+from trainers.host_numbers import to_device
 from trainers.metrics import as_vector
 from trainers.models.lora import Policy
 
@@ -82,7 +83,7 @@ def pair_log_probs(
 def completion_lengths(pairs: Sequence[PairTokens], *, like: Tensor) -> tuple[Tensor, Tensor]:
     """Completion tokens of both sides, each (B,) and at least 1."""
     lengths = [[max(1, len(pair.chosen)) for pair in pairs], [max(1, len(pair.rejected)) for pair in pairs]]
-    chosen_B, rejected_B = torch.tensor(lengths, dtype=like.dtype, device=like.device)
+    chosen_B, rejected_B = to_device(lengths, like.device, like.dtype)
     return chosen_B, rejected_B
 
 
@@ -110,4 +111,4 @@ def score_sums(scores: PairScores, reference_B2: Tensor, pairs: Sequence[PairTok
 
 
 def _weights(pairs: Sequence[PairTokens], *, like: Tensor) -> Tensor:
-    return torch.tensor([pair.weight for pair in pairs], dtype=like.dtype, device=like.device)
+    return to_device([pair.weight for pair in pairs], like.device, like.dtype)

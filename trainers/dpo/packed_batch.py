@@ -3,7 +3,7 @@
 Shared are the prompt and the completions' common first tokens: computed once, they predict for both sides.
 
 M = predicted completion tokens: the chosen sides of all pairs, then the rejected ones, end to end. N = packed tokens.
-D = hidden size, V = vocabulary.
+U = tokens that predict one or two. D = hidden size, V = vocabulary.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from trainers.data.chat_tokens import PairTokens
 from trainers.dpo.completion_head import score_tokens
+from trainers.host_numbers import to_device
+from trainers.models.last_layer import last_layer_only_at
 from trainers.models.lora import Policy
 from trainers.models.packed_attention import attend_packed
 from trainers.models.packed_segments import Segment
@@ -27,6 +29,7 @@ class PackedRow:
     predictor_M: Tensor
     """Index of the token whose hidden state predicts: a side's first token is predicted by the prompt's last."""
     target_M: Tensor
+    predicting_U: Tensor
     lengths: Tensor
     """Predicted tokens of each side: the chosen ones, then the rejected ones."""
     segments: tuple[Segment, ...]
@@ -61,7 +64,7 @@ class PackedLayout:
     def states(self, pairs: Sequence[PairTokens]) -> HiddenStates:
         row = pack_pairs(pairs, device=self.device)
         model = self.policy.causal_lm()
-        with attend_packed(model):
+        with attend_packed(model), last_layer_only_at(model, row.predicting_U):
             output = model.base_model(
                 input_ids=row.token_ids_N[None],
                 position_ids=row.position_ids_N[None],
@@ -89,11 +92,12 @@ def pack_pairs(pairs: Sequence[PairTokens], *, device: torch.device) -> PackedRo
         chosen.add(pair.chosen, [*range(start, after_chosen)])
         rejected.add(pair.rejected, [*range(start, after_shared), *range(after_chosen, len(token_ids))])
     return PackedRow(
-        torch.tensor(token_ids, device=device),
-        torch.tensor(position_ids, device=device),
-        torch.tensor(chosen.predictors + rejected.predictors, dtype=torch.long, device=device),
-        torch.tensor(chosen.targets + rejected.targets, dtype=torch.long, device=device),
-        torch.tensor(chosen.lengths + rejected.lengths, device=device),
+        to_device(token_ids, device),
+        to_device(position_ids, device),
+        to_device(chosen.predictors + rejected.predictors, device),
+        to_device(chosen.targets + rejected.targets, device),
+        to_device(sorted({*chosen.predictors, *rejected.predictors}), device),
+        to_device(chosen.lengths + rejected.lengths, device),
         tuple(segments),
     )
 

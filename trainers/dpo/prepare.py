@@ -22,6 +22,7 @@ from trainers.models.base_placement import BasePlacement
 from trainers.models.causal_lm import load_causal_lm, load_tokenizer, longest_sequence
 from trainers.models.checkpointing import checkpoint_layers
 from trainers.models.fused_lora import fuse_lora_layers
+from trainers.models.gpu_kernels import apply_gpu_kernels
 from trainers.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, InitialAdapter, Policy, add_lora, read_adapter
 from trainers.models.memory_plan import MemoryPlan, estimate_activations, plan_memory
 from trainers.models.sharded_base import base_bytes, shard_base
@@ -42,6 +43,8 @@ class Prepared:
     tokenizer: PreTrainedTokenizerBase
     tokens_a_pass: int
     """At most; see `TokenBudget`."""
+    gpu_kernels: str | None
+    """Whose compute what lies between a GPU's products; None: transformers' own."""
     opening: list[RunEvent]
     """What to tell before the first step."""
 
@@ -59,6 +62,7 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
     check_weights(spec, data)
     pairs = [*data.training, *data.validation]
     shards = placement.decide(base, longest_pair=max(pair.packed_length for pair in pairs))
+    kernels = apply_gpu_kernels(base, device)
     initial = _read_initial(folder, spec.initial_adapter)
     policy = add_lora(base, spec.lora, initial=initial, reference=spec.reference, seed=spec.seed)
     fuse_lora_layers(policy.model)
@@ -71,6 +75,8 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
         opening.append(_told_shares(policy, workers))
     if chosen.why_padded is not None:
         opening.append(message("padded", f"Training on padded rows, which is slower: {chosen.why_padded}"))
+    if kernels.why_not is not None:
+        opening.append(message("kernels", f"Training without Liger's kernels, which is slower: {kernels.why_not}"))
     memory = _plan_memory(policy, chosen, pairs, workers)
     if memory.is_checkpointed and checkpoint_layers(policy):
         opening.append(message("checkpointing", CHECKPOINTED))
@@ -81,7 +87,15 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
     optimizer = AdamW(policy.parameters(), lr=0.0, weight_decay=spec.dpo.weight_decay, fused=True)
     objective = Objective(policy, chosen.layout, spec.dpo, device)
     return Prepared(
-        objective, optimizer, plan, data.training, data.validation, tokenizer, memory.tokens_a_pass, opening
+        objective,
+        optimizer,
+        plan,
+        data.training,
+        data.validation,
+        tokenizer,
+        memory.tokens_a_pass,
+        kernels.name,
+        opening,
     )
 
 

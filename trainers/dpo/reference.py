@@ -13,6 +13,7 @@ from trainers.data.chat_tokens import PairTokens
 from trainers.dpo.loss import LossOptions, loss_at_reference
 from trainers.dpo.scores import Layout, score
 from trainers.errors import ReferenceContractBroken
+from trainers.host_numbers import to_device
 from trainers.metrics import PairSums
 from trainers.models.lora import Policy
 
@@ -37,7 +38,7 @@ class ReferenceTable:
         self.log_probs_D2[list(indices)] = log_probs_B2.float().cpu()
 
     def of(self, indices: Sequence[int], *, device: torch.device) -> Tensor:
-        return self.log_probs_D2[list(indices)].to(device)
+        return to_device(self.log_probs_D2[list(indices)], device)
 
 
 def reference_log_probs(policy: Policy, layout: Layout, pairs: Sequence[PairTokens], ld_alpha: float | None) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from trainers.data.chat_tokens import PairTokens
 from trainers.run_folder import RunFolder
 
-KERNEL_VERSION = 2
+KERNEL_VERSION = 3
 """Raise it with every change of the layouts, the attention or the head that changes their numbers."""
 ENTRY_DTYPES = (torch.float32, torch.uint8)
 
@@ -41,6 +41,7 @@ class ReferenceIdentity:
     dtype: str
     device: str
     layout: str
+    gpu_kernels: str | None = None
     quantization: str | None = None
     ld_alpha: float | None = None
     kernel_version: int = KERNEL_VERSION

@@ -154,6 +154,7 @@ def _identify(spec: RunSpec, prepared: Prepared, model_folder: Path, base_weight
         dtype=str(objective.policy.causal_lm().dtype),
         device=objective.device.type,
         layout=type(objective.layout).__name__,
+        gpu_kernels=prepared.gpu_kernels,
         quantization=spec.quantization,
         ld_alpha=spec.dpo.ld_alpha,
     )

@@ -11,16 +11,22 @@ from functools import partial
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from trainers.models.last_layer import last_layer_of
 from trainers.models.lora import Policy
 
 
 def checkpoint_layers(policy: Policy) -> int:
-    """Checkpoint every layer that transformers can checkpoint; return how many there are."""
+    """Checkpoint every layer that transformers can checkpoint but for the last; return how many they are.
+
+    The backward begins with the last one: it would be computed again while everything else is still there.
+    """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _as_it_is_now(policy)
 
-    layers = [layer for layer in policy.model.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    last = last_layer_of(policy.causal_lm())
+    modules = [module for module in policy.model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = [module for module in modules if module is not last]
     for layer in layers:
         layer.gradient_checkpointing = True
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, context_fn=contexts)  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from trainers.dpo.log_probs import log_collisions, token_log_probs
 def test_chunks_give_what_the_whole_gives(
     monkeypatch: pytest.MonkeyPatch, positions_a_chunk: int, with_collisions: bool
 ) -> None:
-    monkeypatch.setattr(completion_head, "CHUNK_BYTES", positions_a_chunk * 4 * 11)
+    monkeypatch.setitem(completion_head.CHUNK_BYTES, "cpu", positions_a_chunk * 4 * 11)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(7, 5, generator=generator).requires_grad_()
     weight, targets = torch.randn(11, 5, generator=generator), torch.randint(11, (7,), generator=generator)

@@ -46,9 +46,9 @@ def test_checkpointed_gradients_are_the_same(layout: str, dropout: float) -> Non
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.05)
     fuse_lora_layers(policy.model)
     plain, plain_bytes = gradients(policy, layout)
-    assert checkpoint_layers(policy) == 2
+    assert checkpoint_layers(policy) == 1  # of two: not the last
     checkpointed, checkpointed_bytes = gradients(policy, layout)
-    assert checkpointed_bytes < plain_bytes / 2
+    assert checkpointed_bytes < plain_bytes * 2 / 3
     for ours, theirs in zip(checkpointed, plain, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 

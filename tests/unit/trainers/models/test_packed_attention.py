@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainers.models.packed_attention_cpu import attend_on_cpu
-from trainers.models.packed_attention_cuda import attend_on_cuda, lay_out_sequences
+from trainers.models.packed_attention_cuda import attend_on_cuda, gather_keys, lay_out_sequences
 from trainers.models.packed_segments import Segment
 
 HEADS, KEY_HEADS, HEAD_SIZE = 4, 2, 8
@@ -82,6 +82,19 @@ def test_the_gpus_sequences_spell_the_same_mask() -> None:
     assert (sequences.longest_query, sequences.longest_key) == (9, 12)
 
 
+def test_keys_are_gathered_and_their_gradients_brought_back() -> None:
+    sequences = lay_out_sequences(SEGMENTS, torch.device("cpu"))
+    keys = torch.randn(len(dense_mask(SEGMENTS)), KEY_HEADS, HEAD_SIZE, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(len(sequences.key_index_K), KEY_HEADS, HEAD_SIZE, dtype=torch.float64)
+    indexed = keys[sequences.key_index_K]
+    gathered = gather_keys(keys, sequences)
+    assert torch.equal(gathered, indexed)
+    [expected] = torch.autograd.grad(indexed, keys, upstream)
+    [mine] = torch.autograd.grad(gathered, keys, upstream)
+    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_gpu_attends_and_learns_as_under_a_dense_mask() -> None:
     inputs = projections(len(dense_mask(SEGMENTS)), dtype=torch.bfloat16, device="cuda")
