@@ -24,7 +24,7 @@ from trainers.dpo.packed_batch import PackedLayout
 from trainers.dpo.progress import Progress
 from trainers.entrypoint import run
 from trainers.models import packed_attention
-from trainers.models.fused_lora import _LoraLinear
+from trainers.models.fused_lora import _LoraLinears
 
 PLAN = "plan.json"
 Place = Literal["anywhere", "before the pass", "inside its forward", "inside its backward"]
@@ -63,8 +63,8 @@ def out_of_memory(planned: Planned) -> Iterator[None]:
             attend = _at_the_third_call(packed_attention.attend_on_cpu, lambda query, *_: query.shape[2] > room)
             context = patch.object(packed_attention, "attend_on_cpu", attend)
         case "inside its backward":
-            backward = _at_the_third_call(_LoraLinear.backward, lambda _, gradient_NO: len(gradient_NO) > room)
-            context = patch.object(_LoraLinear, "backward", staticmethod(backward))
+            backward = _at_the_third_call(_LoraLinears.backward, lambda _, gradient_NO, *__: len(gradient_NO) > room)
+            context = patch.object(_LoraLinears, "backward", staticmethod(backward))
     with context:
         yield
 

@@ -1,11 +1,12 @@
 """One run of our trainer over the benchmark's pairs, as `python -m trainers` in a process of its own.
 
-Two epochs of the same pairs: the first has the reference pass in it, the second finds the reference known.
+Some epochs of the same pairs: the first has the reference pass in it, the others find the reference known.
 """
 
 import hashlib
 import json
 import os
+import statistics
 import subprocess
 import time
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from schemas.fine_tuning import Precision
 from schemas.run_record import Outcome, RunEvent, StepMetrics
 from schemas.run_spec import DpoParameters, LoraParameters, ModelSource, PreferenceFile, RunSpec
 from service.backends.trainer_command import import_path, local_command
@@ -31,7 +31,7 @@ class OurRun:
     first_epoch_s: float
     """Training steps with the reference pass in them."""
     cached_epoch_s: float
-    """Training steps alone."""
+    """Training steps alone; the median of the later epochs."""
     until_first_step_s: float
     """From the process's start to the end of its first step."""
     peak_memory_bytes: int
@@ -50,12 +50,14 @@ def run_ours(
     workers: int = 1,
     threads_per_worker: int | None = None,
     on_gpu: bool = False,
+    epochs: int = EPOCHS,
 ) -> OurRun:
     """In float32; on a GPU in bfloat16.
 
-    Raises: RuntimeError with the trainer's last words when it did not succeed."""
+    Raises: RuntimeError with the trainer's last words when it did not succeed.
+    """
     folder.mkdir()
-    spec = _spec(case, model, workers, precision="bf16" if on_gpu else "fp32", gpus_per_worker=int(on_gpu))
+    spec = _spec(case, model, workers, epochs, on_gpu=on_gpu)
     (folder / "spec.json").write_text(spec.model_dump_json())
     threads = {} if threads_per_worker is None else {"OMP_NUM_THREADS": str(threads_per_worker)}
     started = time.time()
@@ -69,10 +71,12 @@ def run_ours(
         raise RuntimeError(f"the run failed: {outcome.error}")
     events = _step_events(folder)
     steps = [step for _, step in events]
-    per_epoch = len(steps) // EPOCHS
+    per_epoch = len(steps) // epochs
+    epochs_of_steps = [steps[first : first + per_epoch] for first in range(0, len(steps), per_epoch)]
+    seconds = [sum(step.step_seconds for step in epoch) for epoch in epochs_of_steps]
     return OurRun(
-        first_epoch_s=sum(step.step_seconds for step in steps[:per_epoch]),
-        cached_epoch_s=sum(step.step_seconds for step in steps[per_epoch:]),
+        first_epoch_s=seconds[0],
+        cached_epoch_s=statistics.median(seconds[1:]),
         until_first_step_s=events[0][0] - started,
         peak_memory_bytes=outcome.peak_memory_bytes,
         trained_tokens=steps[per_epoch - 1].trained_tokens,
@@ -94,7 +98,7 @@ def _step_events(folder: Path) -> list[tuple[float, StepMetrics]]:
     return [(event.created_at, event.step_metrics) for event in events if event.step_metrics is not None]
 
 
-def _spec(case: Case, model: Path, workers: int, *, precision: Precision, gpus_per_worker: int) -> RunSpec:
+def _spec(case: Case, model: Path, workers: int, epochs: int, *, on_gpu: bool) -> RunSpec:
     return RunSpec(
         run_id="bench-1",
         job_id="bench",
@@ -110,7 +114,7 @@ def _spec(case: Case, model: Path, workers: int, *, precision: Precision, gpus_p
             label_smoothing=0.0,
             max_length=case.max_length,
             batch_size=case.batch_size,
-            n_epochs=EPOCHS,
+            n_epochs=epochs,
             learning_rate=5e-5,
             lr_scheduler="linear",
             warmup_ratio=0.0,
@@ -118,10 +122,10 @@ def _spec(case: Case, model: Path, workers: int, *, precision: Precision, gpus_p
             max_grad_norm=1.0,
         ),
         lora=LoraParameters(r=RANK, alpha=32, dropout=0.0, target_modules="all-linear", use_rslora=False),
-        precision=precision,
+        precision="bf16" if on_gpu else "fp32",
         seed=0,
         workers=workers,
-        gpus_per_worker=gpus_per_worker,
+        gpus_per_worker=int(on_gpu),
         evaluate_every_steps=10_000,
         guards=None,
         checkpoint_every_steps=10_000,

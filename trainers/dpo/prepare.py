@@ -22,7 +22,7 @@ from trainers.models.base_placement import BasePlacement
 from trainers.models.causal_lm import load_causal_lm, load_tokenizer, longest_sequence
 from trainers.models.checkpointing import checkpoint_layers
 from trainers.models.fused_lora import fuse_lora_layers
-from trainers.models.gpu_kernels import apply_gpu_kernels
+from trainers.models.gpu_kernels import GpuKernels, apply_gpu_kernels
 from trainers.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, InitialAdapter, Policy, add_lora, read_adapter
 from trainers.models.memory_plan import MemoryPlan, estimate_activations, plan_memory
 from trainers.models.sharded_base import base_bytes, shard_base
@@ -77,7 +77,7 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
         opening.append(message("padded", f"Training on padded rows, which is slower: {chosen.why_padded}"))
     if kernels.why_not is not None:
         opening.append(message("kernels", f"Training without Liger's kernels, which is slower: {kernels.why_not}"))
-    memory = _plan_memory(policy, chosen, pairs, workers)
+    memory = _plan_memory(policy, chosen, pairs, workers, kernels)
     if memory.is_checkpointed and checkpoint_layers(policy):
         opening.append(message("checkpointing", CHECKPOINTED))
     if initial is not None and not initial.has_shape_of(spec.lora):
@@ -99,10 +99,18 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
     )
 
 
-def _plan_memory(policy: Policy, chosen: ChosenLayout, pairs: Sequence[PairTokens], workers: Workers) -> MemoryPlan:
+def _plan_memory(
+    policy: Policy, chosen: ChosenLayout, pairs: Sequence[PairTokens], workers: Workers, kernels: GpuKernels
+) -> MemoryPlan:
     base, device = policy.causal_lm(), workers.device
+    activations = estimate_activations(
+        base.config,
+        dtype_bytes=base.dtype.itemsize,
+        is_padded=chosen.why_padded is not None,
+        has_gpu_kernels=kernels.name is not None,
+    )
     plan = plan_memory(
-        estimate_activations(base.config, dtype_bytes=base.dtype.itemsize, is_padded=chosen.why_padded is not None),
+        activations,
         longest_pair=max(pair.packed_length for pair in pairs),
         most_tokens=TOKENS_A_PASS[device.type],
         free_bytes=free_bytes(device),

@@ -1,81 +1,151 @@
 """LoRA layers without their temporaries: base and adapter products accumulate into one output.
 
 PEFT's layer allocates and adds a full activation for the adapter's product, its scaling and its sum, forward and
-backward; on a small model those passes over memory cost as much as the products. Here they are `addmm_` into the base's
-own result. Only plain LoRA on a frozen `nn.Linear` without dropout is fused; every other layer keeps PEFT's forward.
+backward; those passes over memory cost as much as the products. Here they are `addmm_` into the base's own result, and
+layers that read the same input (queries, keys and values; gate and up) are computed as one, so that it is read once and
+its gradient has one place to add up in. Only plain LoRA on a frozen `nn.Linear` without dropout is fused; every other
+layer keeps PEFT's forward.
 
-N = tokens, I = inputs, O = outputs, R = rank
+N = tokens, I = inputs, O = outputs, R = rank, S = ranks of all layers of a group
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trainers.models.last_layer import last_layer_of
+
+SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Names under one module. A layer that is called with another input is computed by itself."""
 
 
-def fuse_lora_layers(model: nn.Module) -> int:
+def fuse_lora_layers(model: PeftModel) -> int:
     """Replace the forward of every LoRA layer that can be fused; return how many were."""
-    layers = [layer for layer in model.modules() if isinstance(layer, LoraLinear) and _is_plain(layer)]
-    for layer in layers:
-        layer.forward = _FusedForward(layer)  # type: ignore[method-assign]
-    return len(layers)
+    groups = _group_layers(model)
+    for layers in groups:
+        group = _Group(layers)
+        for place, layer in enumerate(layers):
+            layer.forward = _FusedForward(layer, group, place)  # type: ignore[method-assign]
+    return sum(map(len, groups))
+
+
+def _group_layers(model: PeftModel) -> list[list[LoraLinear]]:
+    last = last_layer_of(cast(PreTrainedModel, model.get_base_model()))
+    # In the last layer fewer tokens have queries than keys.
+    narrowed = {id(getattr(getattr(last, "self_attn", None), "q_proj", None))}
+    groups: list[list[LoraLinear]] = []
+    for parent in model.modules():
+        layers = {name: child for name, child in parent.named_children() if _is_plain(child)}
+        for names in SAME_INPUT:
+            together = [name for name in names if name in layers and id(layers[name]) not in narrowed]
+            groups.append([cast(LoraLinear, layers.pop(name)) for name in together])
+        groups += [[cast(LoraLinear, layer)] for layer in layers.values()]
+    return [group for group in groups if group]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Layers of one input. The first that is called computes all, the others find their output ready."""
+
+    layers: Sequence[LoraLinear]
+    _input: Tensor | None = field(default=None, init=False)
+    _outputs: dict[int, Tensor] = field(default_factory=dict, init=False)
+
+    def compute(self, place: int, x: Tensor, adapter: str) -> Tensor:
+        if x is not self._input or place not in self._outputs:
+            self._input, self._outputs = x, self._compute_all(x, adapter)
+        output = self._outputs.pop(place)
+        if not self._outputs:
+            self._input = None
+        return output
+
+    def _compute_all(self, x: Tensor, adapter: str) -> dict[int, Tensor]:
+        x_NI = x.reshape(-1, x.shape[-1])
+        weights = [
+            (layer.base_layer.weight, layer.base_layer.bias, layer.lora_A[adapter].weight, layer.lora_B[adapter].weight)
+            for layer in self.layers
+        ]
+        scalings = tuple(layer.scaling[adapter] for layer in self.layers)
+        outputs = _LoraLinears.apply(x_NI, scalings, *(tensor for layer in weights for tensor in layer))  # type: ignore[no-untyped-call]
+        return {place: y_NO.view(*x.shape[:-1], -1) for place, y_NO in enumerate(outputs)}
 
 
 class _FusedForward:
     """The layer's new forward. PEFT's own still serves a layer without exactly one active adapter."""
 
-    def __init__(self, layer: LoraLinear) -> None:
-        self._layer = layer
+    def __init__(self, layer: LoraLinear, group: _Group, place: int) -> None:
+        self._layer, self._group, self._place = layer, group, place
         self._plain_forward = layer.forward
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         layer = self._layer
         if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
             return self._plain_forward(x, *args, **kwargs)
-        name = layer.active_adapters[0]
-        x_NI = x.reshape(-1, x.shape[-1])
-        y_NO = _LoraLinear.apply(  # type: ignore[no-untyped-call]
-            x_NI,
-            layer.base_layer.weight,
-            layer.base_layer.bias,
-            layer.lora_A[name].weight,
-            layer.lora_B[name].weight,
-            layer.scaling[name],
-        )
-        return cast(Tensor, y_NO).view(*x.shape[:-1], -1)
+        return self._group.compute(self._place, x, layer.active_adapters[0])
 
 
-class _LoraLinear(torch.autograd.Function):
-    """y = x W^T + b + s (x A^T) B^T with W and b frozen."""
+class _LoraLinears(torch.autograd.Function):
+    """y = x W^T + b + s (x A^T) B^T for each layer, with W and b frozen. Takes W, b, A, B of one after the other."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, a_RI: Tensor, b_OR: Tensor, scaling: float
-    ) -> Tensor:
-        a_cast_RI, b_cast_OR = a_RI.to(x_NI.dtype), b_OR.to(x_NI.dtype)
-        y_NO = nn.functional.linear(x_NI, weight_OI, bias_O)
-        down_NR = x_NI @ a_cast_RI.T
-        y_NO.addmm_(down_NR, b_cast_OR.T, alpha=scaling)
-        ctx.save_for_backward(x_NI, weight_OI, a_RI, b_OR, down_NR)
-        ctx.scaling = scaling
-        return y_NO
+    def forward(ctx: Any, x_NI: Tensor, scalings: tuple[float, ...], *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        weights, biases, a_RIs, b_ORs = (tensors[first::4] for first in range(4))
+        a_SI = _stack(cast(Sequence[Tensor], a_RIs), x_NI.dtype)
+        down_NS = x_NI @ a_SI.T
+        outputs = []
+        for weight_OI, bias_O, b_OR, rows, scaling in zip(weights, biases, b_ORs, _ranks(a_RIs), scalings, strict=True):
+            y_NO = nn.functional.linear(x_NI, cast(Tensor, weight_OI), bias_O)
+            outputs.append(y_NO.addmm_(down_NS[:, rows], cast(Tensor, b_OR).to(x_NI.dtype).T, alpha=scaling))
+        ctx.save_for_backward(x_NI, down_NS, *weights, *a_RIs, *b_ORs)
+        ctx.scalings = scalings
+        return tuple(outputs)
 
     @staticmethod
-    def backward(ctx: Any, dy_NO: Tensor) -> tuple[Tensor | None, None, None, Tensor | None, Tensor | None, None]:
-        x_NI, weight_OI, a_RI, b_OR, down_NR = ctx.saved_tensors
-        ddown_NR = (dy_NO @ b_OR.to(dy_NO.dtype)).mul_(ctx.scaling)
-        dx_NI = None
-        if ctx.needs_input_grad[0]:
-            dx_NI = dy_NO @ weight_OI
-            dx_NI.addmm_(ddown_NR, a_RI.to(dy_NO.dtype))
-        da_RI = (ddown_NR.T @ x_NI).to(a_RI.dtype) if ctx.needs_input_grad[3] else None
-        db_OR = (dy_NO.T @ down_NR).mul_(ctx.scaling).to(b_OR.dtype) if ctx.needs_input_grad[4] else None
-        return dx_NI, None, None, da_RI, db_OR, None
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        x_NI, down_NS, *rest = ctx.saved_tensors
+        count = len(upstream)
+        weights, a_RIs, b_ORs = rest[:count], rest[count : 2 * count], rest[2 * count :]
+        dtype, ranks = x_NI.dtype, _ranks(a_RIs)
+        ddown_NS = torch.empty_like(down_NS)
+        gradients: list[Tensor | None] = []
+        for dy_NO, b_OR, rows, scaling in zip(upstream, b_ORs, ranks, ctx.scalings, strict=True):
+            ddown_NS[:, rows] = (dy_NO @ b_OR.to(dtype)).mul_(scaling)
+        da_SI = ddown_NS.T @ x_NI
+        for dy_NO, a_RI, b_OR, rows, scaling in zip(upstream, a_RIs, b_ORs, ranks, ctx.scalings, strict=True):
+            db_OR = (dy_NO.T @ down_NS[:, rows]).mul_(scaling).to(b_OR.dtype)
+            gradients += [None, None, da_SI[rows].to(a_RI.dtype), db_OR]
+        if not ctx.needs_input_grad[0]:
+            return None, None, *gradients
+        dx_NI = upstream[0] @ weights[0]
+        for dy_NO, weight_OI in zip(upstream[1:], weights[1:], strict=True):
+            dx_NI.addmm_(dy_NO, weight_OI)
+        dx_NI.addmm_(ddown_NS, _stack(a_RIs, dtype))
+        return dx_NI, None, *gradients
 
 
-def _is_plain(layer: LoraLinear) -> bool:
-    """Whether the layer's forward is exactly `_LoraLinear`'s: no DoRA or other variant, no dropout, no adapter bias."""
+def _stack(a_RIs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    return torch.cat([a_RI.to(dtype) for a_RI in a_RIs]) if len(a_RIs) > 1 else a_RIs[0].to(dtype)
+
+
+def _ranks(a_RIs: Sequence[Tensor | None]) -> list[slice]:
+    """Where each layer's ranks lie among those of the group."""
+    ends, end = [], 0
+    for a_RI in a_RIs:
+        end += len(cast(Tensor, a_RI))
+        ends.append(slice(end - len(cast(Tensor, a_RI)), end))
+    return ends
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether the layer's forward is exactly `_LoraLinears`': no DoRA or other variant, no dropout, no adapter bias."""
+    if not isinstance(layer, LoraLinear):
+        return False
     has_variant = bool(getattr(layer, "lora_variant", {}))
     has_dropout = any(not isinstance(dropout, nn.Identity) for dropout in layer.lora_dropout.values())
     has_bias = any(b.bias is not None for b in layer.lora_B.values())

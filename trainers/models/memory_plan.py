@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 ROOM_FOR_REST = 0.8
 """Share of the free memory that activations may have: gradients, the optimizer's moments and the head want some."""
 NORM_BYTES = 4
-"""Norms compute in float32, whatever the model's precision."""
+"""transformers' norms compute in float32, whatever the model's precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,13 @@ def fits_whole(base_bytes: int, activations: ActivationBytes, *, longest_pair: i
     return base_bytes + smallest <= int(free_bytes * ROOM_FOR_REST)
 
 
-def estimate_activations(config: PreTrainedConfig, *, dtype_bytes: int, is_padded: bool) -> ActivationBytes:
-    """Estimate from a model's config. On padded rows a packed token stands for two, and every one has logits."""
+def estimate_activations(
+    config: PreTrainedConfig, *, dtype_bytes: int, is_padded: bool, has_gpu_kernels: bool = False
+) -> ActivationBytes:
+    """Estimate from a model's config. On padded rows a packed token stands for two, and every one has logits.
+
+    Liger's kernels keep neither a norm's float32 numbers nor the activation between gate and product.
+    """
     text = config.get_text_config()
     hidden, heads = text.hidden_size, getattr(text, "num_attention_heads", 1)
     head = getattr(text, "head_dim", None) or hidden // heads
@@ -69,8 +74,8 @@ def estimate_activations(config: PreTrainedConfig, *, dtype_bytes: int, is_padde
     experts = getattr(text, "num_experts_per_tok", None) or 1
     inner = (getattr(text, "intermediate_size", None) or 4 * hidden) * experts
     # Two norms' inputs and outputs; queries and attention's output; keys, values; gate, activation, up and product.
-    numbers = 4 * hidden + 2 * heads * head + 2 * keys + 4 * inner
-    layer = dtype_bytes * numbers + NORM_BYTES * 2 * hidden
+    numbers = 4 * hidden + 2 * heads * head + 2 * keys + (3 if has_gpu_kernels else 4) * inner
+    layer = dtype_bytes * numbers + (0 if has_gpu_kernels else NORM_BYTES * 2 * hidden)
     logits = 3 * NORM_BYTES * text.vocab_size if is_padded else 0
     rows = 2 if is_padded else 1
     return ActivationBytes(rows * layer, rows * dtype_bytes * hidden, text.num_hidden_layers, rows * logits)

@@ -82,7 +82,9 @@ class _GatherKeys(torch.autograd.Function):
     def backward(ctx: Any, dy_KHE: Tensor) -> tuple[Tensor, None]:
         sequences = ctx.sequences
         dx_NHE = dy_KHE.index_select(0, sequences.own_place_N)
-        dx_NHE.index_add_(0, sequences.twice_T, dy_KHE.index_select(0, sequences.second_place_T))
+        seen_twice_THE = dx_NHE.index_select(0, sequences.twice_T)
+        seen_twice_THE += dy_KHE.index_select(0, sequences.second_place_T)
+        dx_NHE.index_copy_(0, sequences.twice_T, seen_twice_THE)
         return dx_NHE, None
 
 
