@@ -1,17 +1,11 @@
-"""Packed layouts on a device that has memory for so many tokens of a pass and no more.
+"""Packed layouts on a device that has memory for so many tokens of a pass and no more."""
 
-`python -m tests.cramped_layout RUN_FOLDER ROOM`, under torchrun, is `python -m trainers` with worker 1 cramped.
-"""
-
-import os
-import sys
 from collections.abc import Callable, Sequence
 
 import torch
 
 from trainers.data.chat_tokens import PairTokens
 from trainers.dpo.packed_batch import HiddenStates, PackedLayout
-from trainers.entrypoint import run
 
 States = Callable[[PackedLayout, Sequence[PairTokens]], HiddenStates]
 
@@ -37,9 +31,3 @@ def cramped(room_tokens: int, *, allocate: Callable[[], None], counts_all: bool 
         return roomy(layout, pairs)
 
     return states
-
-
-if __name__ == "__main__":
-    if os.environ["RANK"] == "1":
-        PackedLayout.states = cramped(int(sys.argv[2]), allocate=ask_the_host_for_too_much)  # type: ignore[method-assign]
-    run(sys.argv[1])

@@ -76,13 +76,14 @@ def create_job(
     batch_size: int = 4,
     workers: int = 1,
     priority: int = 0,
+    rows: bytes = PAIRS,
     validation_file: str | None = None,
     seed: int | None = None,
     **options: Any,
 ) -> FineTuningJob:
     """`options` are further ones of `method.dpo`."""
     hyperparameters = {"n_epochs": epochs, "batch_size": batch_size, "beta": 0.1}
-    file = client.files.create(file=("pairs.jsonl", PAIRS), purpose="fine-tune")
+    file = client.files.create(file=("pairs.jsonl", rows), purpose="fine-tune")
     return client.fine_tuning.jobs.create(
         model=model,
         training_file=file.id,

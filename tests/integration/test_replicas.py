@@ -34,7 +34,7 @@ def test_jobs_run_once_each_through_random_kills(
     url = postgres.new_url(is_migrated=False)
     with replicated(tmp_path, url, models_file, lease_s=LEASE_S) as replicas:
         keys = [KEY, new_key(url)]
-        jobs = [(key, asked(replicas, key, lambda client: create_job(client, epochs=EPOCHS))) for key in (*keys, KEY)]
+        jobs = [(key, asked(replicas, key, lambda client: create_job(client, epochs=EPOCHS))) for key in keys]
         for _ in range(KILLS):
             time.sleep(rng.uniform(0.2, 1.5))
             replica = rng.choice(replicas.all)

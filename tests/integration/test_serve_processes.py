@@ -4,9 +4,11 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from openai.types.fine_tuning import FineTuningJob
 
 from tests.integration.serving import (
     PAIRS,
@@ -28,26 +30,35 @@ PROCESSES = ("--backend", "process")
 EPOCHS = 25
 MANY_EPOCHS = 50
 """Where the run goes on while the service starts again, which takes long on a busy machine."""
+STEPS = 4 * MANY_EPOCHS
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_service_that_ends_in_the_middle_goes_on_at_its_next_start(
-    tmp_path: Path, models_file: Path, number: signal.Signals
-) -> None:
-    with serving(tmp_path / "data", models_file, *PROCESSES) as first:
-        client = first.client()
-        job = create_job(client, epochs=EPOCHS)
-        wait_for_step(client, job, 6)
-        code = first.stop(number)
-        assert code == (-number if number is signal.SIGKILL else 0), first.output
-        assert "Traceback" not in first.output
-        if number is not signal.SIGKILL:
-            assert processes_of(tmp_path / "data") == []
-    with serving(tmp_path / "data", models_file, *PROCESSES) as second:
-        client = second.client()
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory, models_file: Path) -> Iterator[Serve]:
+    """For tests that do not end it."""
+    with serving(tmp_path_factory.mktemp("serve") / "data", models_file, *PROCESSES) as running:
+        yield running
+
+
+def test_a_service_that_ends_in_the_middle_goes_on_at_its_next_start(tmp_path: Path, models_file: Path) -> None:
+    """By each signal, at a later step of the same job each time."""
+    job: FineTuningJob | None = None
+    for number, step in ((signal.SIGTERM, 6), (signal.SIGINT, STEPS // 4), (signal.SIGKILL, STEPS // 2)):
+        with serving(tmp_path / "data", models_file, *PROCESSES) as ended_early:
+            client = ended_early.client()
+            job = job or create_job(client, epochs=MANY_EPOCHS)
+            wait_for_step(client, job, step)
+            code = ended_early.stop(number)
+            assert code == (-number if number is signal.SIGKILL else 0), ended_early.output
+            assert "Traceback" not in ended_early.output
+            if number is not signal.SIGKILL:
+                assert processes_of(tmp_path / "data") == []
+    assert job is not None
+    with serving(tmp_path / "data", models_file, *PROCESSES) as last:
+        client = last.client()
         ended = wait_for_end(client, job)
         assert ended.status == "succeeded", ended.error
-        assert steps_of(client, job) == list(range(1, 4 * EPOCHS + 1))
+        assert steps_of(client, job) == list(range(1, STEPS + 1))
         assert len(set(messages_of(client, job))) == len(messages_of(client, job))
         assert not any("was lost" in message for message in messages_of(client, job))
 
@@ -78,111 +89,101 @@ def test_a_job_paused_in_the_middle_goes_on_where_it_stopped_though_the_service_
         assert told.index("The job has been paused") < told.index("The job has been resumed")
 
 
-def test_a_job_of_higher_priority_has_a_running_one_stopped_which_goes_on_after_it(
-    tmp_path: Path, models_file: Path
-) -> None:
+def test_a_job_of_higher_priority_has_a_running_one_stopped_which_goes_on_after_it(serve: Serve) -> None:
     steps = 16 * MANY_EPOCHS
-    with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
-        client = serve.client()
-        low = create_job(client, epochs=MANY_EPOCHS, batch_size=1)
-        wait_for_step(client, low, 6)
-        high = create_job(client, priority=5)
-        ended = wait_for_end(client, high)
-        assert ended.status == "succeeded", ended.error
-        assert not is_over(client, low)
-        stopped_after = newest_checkpoint(tmp_path / "data", f"{low.id}-1")
-        ended = wait_for_end(client, low)
-        assert ended.status == "succeeded", ended.error
-        assert steps_of(client, low) == list(range(1, steps + 1))
-        told = messages_of(client, low)
-        assert f"Resumed after step {stopped_after} of {steps}" in told
-        assert any(message.startswith(f"The job makes room for {high.id} (priority 5 over 0)") for message in told)
-        assert f"Job {low.id} is stopped to make room for this one (priority 5 over 0)" in messages_of(client, high)
+    client = serve.client()
+    low = create_job(client, epochs=MANY_EPOCHS, batch_size=1)
+    wait_for_step(client, low, 6)
+    high = create_job(client, priority=5)
+    ended = wait_for_end(client, high)
+    assert ended.status == "succeeded", ended.error
+    assert not is_over(client, low)
+    stopped_after = newest_checkpoint(serve.data_dir, f"{low.id}-1")
+    ended = wait_for_end(client, low)
+    assert ended.status == "succeeded", ended.error
+    assert steps_of(client, low) == list(range(1, steps + 1))
+    told = messages_of(client, low)
+    assert f"Resumed after step {stopped_after} of {steps}" in told
+    assert any(message.startswith(f"The job makes room for {high.id} (priority 5 over 0)") for message in told)
+    assert f"Job {low.id} is stopped to make room for this one (priority 5 over 0)" in messages_of(client, high)
 
 
-def test_a_job_that_its_guard_pauses_goes_on_when_resumed(tmp_path: Path, models_file: Path) -> None:
-    with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
-        client = serve.client()
-        held_out = client.files.create(file=("held-out.jsonl", PAIRS), purpose="fine-tune")
-        guards = {"max_kl": 1e-9, "action": "pause"}
-        job = create_job(client, validation_file=held_out.id, guards=guards, evaluation={"every_steps": 2})
-        wait_until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "paused")
-        assert steps_of(client, job) == [1, 2]
-        client.fine_tuning.jobs.resume(job.id)
-        wait_until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "paused")
-        assert steps_of(client, job) == [1, 2, 3, 4]
-        client.fine_tuning.jobs.resume(job.id)
-        ended = wait_for_end(client, job)
-        assert ended.status == "succeeded", ended.error
-        fired = [message for message in messages_of(client, job) if "is above max_kl 1e-09" in message]
-        assert len(fired) == 2
-        assert "at step 4" in fired[1]
-        assert fired[1].endswith("; pausing; resume the job to go on from here, or cancel it")
+def test_a_job_that_its_guard_pauses_goes_on_when_resumed(serve: Serve) -> None:
+    client = serve.client()
+    held_out = client.files.create(file=("held-out.jsonl", PAIRS), purpose="fine-tune")
+    guards = {"max_kl": 1e-9, "action": "pause"}
+    job = create_job(client, validation_file=held_out.id, guards=guards, evaluation={"every_steps": 2})
+    wait_until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "paused")
+    assert steps_of(client, job) == [1, 2]
+    client.fine_tuning.jobs.resume(job.id)
+    wait_until(lambda: client.fine_tuning.jobs.retrieve(job.id).status == "paused")
+    assert steps_of(client, job) == [1, 2, 3, 4]
+    client.fine_tuning.jobs.resume(job.id)
+    ended = wait_for_end(client, job)
+    assert ended.status == "succeeded", ended.error
+    fired = [message for message in messages_of(client, job) if "is above max_kl 1e-09" in message]
+    assert len(fired) == 2
+    assert "at step 4" in fired[1]
+    assert fired[1].endswith("; pausing; resume the job to go on from here, or cancel it")
 
 
-def test_a_tuned_model_is_tuned_further_and_a_validation_file_is_evaluated(tmp_path: Path, models_file: Path) -> None:
-    with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
-        client = serve.client()
-        first = wait_for_end(client, create_job(client))
-        assert first.status == "succeeded", first.error
-        held_out = client.files.create(file=("held-out.jsonl", PAIRS), purpose="fine-tune")
-        assert first.fine_tuned_model is not None
-        job = create_job(client, model=first.fine_tuned_model, validation_file=held_out.id)
-        second = wait_for_end(client, job)
-        assert second.status == "succeeded", second.error
-        assert "valid_kl" in metrics_of(client, second)[-1]
-        [checkpoint] = client.fine_tuning.jobs.checkpoints.list(second.id).data
-        assert checkpoint.metrics.valid_loss is not None
-        # the reference is the model it starts from, so training starts at margin 0 again
-        assert metrics_of(client, second)[0]["rewards_margin"] == 0.0
+def test_a_second_job_takes_its_reference_from_the_cache_and_a_third_tunes_the_tuned_model_further(
+    serve: Serve,
+) -> None:
+    client, rows = serve.client(), PAIRS.replace(b"Question", b"Riddle")  # no other job has filled the cache
+    first, second = (wait_for_end(client, create_job(client, rows=rows, seed=5)) for _ in range(2))
+    assert (first.status, second.status) == ("succeeded", "succeeded")
+    assert "Reference log-probs: 16 pairs computed during the first epoch and cached" in messages_of(client, first)
+    assert "Reference log-probs: 16 pairs from the cache" in messages_of(client, second)
+    ours, theirs = ([metrics["train_loss"] for metrics in metrics_of(client, job)] for job in (first, second))
+    assert ours == theirs
+
+    held_out = client.files.create(file=("held-out.jsonl", PAIRS), purpose="fine-tune")
+    assert first.fine_tuned_model is not None
+    job = create_job(client, model=first.fine_tuned_model, validation_file=held_out.id)
+    third = wait_for_end(client, job)
+    assert third.status == "succeeded", third.error
+    assert "valid_kl" in metrics_of(client, third)[-1]
+    [checkpoint] = client.fine_tuning.jobs.checkpoints.list(third.id).data
+    assert checkpoint.metrics.valid_loss is not None
+    # the reference is the model it starts from, so training starts at margin 0 again
+    assert metrics_of(client, third)[0]["rewards_margin"] == 0.0
 
 
-def test_a_second_job_on_the_same_data_takes_its_reference_from_the_cache(tmp_path: Path, models_file: Path) -> None:
-    with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
-        client = serve.client()
-        first, second = (wait_for_end(client, create_job(client, seed=5)) for _ in range(2))
-        assert (first.status, second.status) == ("succeeded", "succeeded")
-        assert "Reference log-probs: 16 pairs computed during the first epoch and cached" in messages_of(client, first)
-        assert "Reference log-probs: 16 pairs from the cache" in messages_of(client, second)
-        ours, theirs = ([metrics["train_loss"] for metrics in metrics_of(client, job)] for job in (first, second))
-        assert ours == theirs
-
-
-def test_a_reference_is_estimated_first_and_the_job_shows_both_phases(tmp_path: Path, models_file: Path) -> None:
+def test_a_reference_is_estimated_first_and_the_job_shows_both_phases(serve: Serve) -> None:
     """Paused in the first phase and resumed, at that."""
-    with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
-        client = serve.client()
-        file = client.files.create(file=("pairs.jsonl", PAIRS), purpose="fine-tune")
-        dpo = {
-            "hyperparameters": {"n_epochs": 1, "batch_size": 4},
-            "reference": {"type": "sft", "n_epochs": EPOCHS},
-        }
-        job = client.fine_tuning.jobs.create(
-            model="tiny", training_file=file.id, extra_body={"method": {"type": "dpo", "dpo": dpo}}
-        )
-        wait_until(lambda: any("SFT step 2/" in message for message in messages_of(client, job)))
-        assert client.fine_tuning.jobs.pause(job.id).status == "paused"
-        client.fine_tuning.jobs.resume(job.id)
-        ended = wait_for_end(client, job)
-        assert ended.status == "succeeded", ended.error
-        shown = ended.to_dict()["method"]["dpo"]["reference"]
-        assert shown == {"type": "sft", "n_epochs": EPOCHS, "learning_rate": 4e-3}
-        events = list(reversed(list(client.fine_tuning.jobs.list_events(job.id, limit=100))))
-        steps = [event.data for event in events if event.type == "metrics"]
-        assert [metrics["step"] for metrics in steps] == [1, 2, 3, 4]
-        assert steps[0]["rewards_margin"] == 0.0
-        phase = [event for event in events if event.data and event.type == "message"]
-        assert [event.data["sft_step"] for event in phase] == list(range(1, 4 * EPOCHS + 1))
-        assert phase[0].message.startswith("SFT step 1/100: loss ")
-        assert any(event.message.startswith("Resumed after SFT step ") for event in events)
-        assert phase[-1].data["sft_loss"] < phase[0].data["sft_loss"]
-        assert phase[-1].data["trained_tokens"] < steps[0]["trained_tokens"]
-        [checkpoint] = client.fine_tuning.jobs.checkpoints.list(job.id).data
-        assert checkpoint.step_number == 4
-        [metrics_csv] = [
-            file_id for file_id in ended.result_files if client.files.retrieve(file_id).filename == "step_metrics.csv"
-        ]
-        assert len(client.files.content(metrics_csv).text.splitlines()) == 1 + 4
+    client = serve.client()
+    file = client.files.create(file=("pairs.jsonl", PAIRS), purpose="fine-tune")
+    dpo = {
+        "hyperparameters": {"n_epochs": 1, "batch_size": 4},
+        "reference": {"type": "sft", "n_epochs": EPOCHS},
+    }
+    job = client.fine_tuning.jobs.create(
+        model="tiny", training_file=file.id, extra_body={"method": {"type": "dpo", "dpo": dpo}}
+    )
+    wait_until(lambda: any("SFT step 2/" in message for message in messages_of(client, job)))
+    assert client.fine_tuning.jobs.pause(job.id).status == "paused"
+    client.fine_tuning.jobs.resume(job.id)
+    ended = wait_for_end(client, job)
+    assert ended.status == "succeeded", ended.error
+    shown = ended.to_dict()["method"]["dpo"]["reference"]
+    assert shown == {"type": "sft", "n_epochs": EPOCHS, "learning_rate": 4e-3}
+    events = list(reversed(list(client.fine_tuning.jobs.list_events(job.id, limit=100))))
+    steps = [event.data for event in events if event.type == "metrics"]
+    assert [metrics["step"] for metrics in steps] == [1, 2, 3, 4]
+    assert steps[0]["rewards_margin"] == 0.0
+    phase = [event for event in events if event.data and event.type == "message"]
+    assert [event.data["sft_step"] for event in phase] == list(range(1, 4 * EPOCHS + 1))
+    assert phase[0].message.startswith("SFT step 1/100: loss ")
+    assert any(event.message.startswith("Resumed after SFT step ") for event in events)
+    assert phase[-1].data["sft_loss"] < phase[0].data["sft_loss"]
+    assert phase[-1].data["trained_tokens"] < steps[0]["trained_tokens"]
+    [checkpoint] = client.fine_tuning.jobs.checkpoints.list(job.id).data
+    assert checkpoint.step_number == 4
+    [metrics_csv] = [
+        file_id for file_id in ended.result_files if client.files.retrieve(file_id).filename == "step_metrics.csv"
+    ]
+    assert len(client.files.content(metrics_csv).text.splitlines()) == 1 + 4
 
 
 def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path, models_file: Path) -> None:
@@ -205,14 +206,12 @@ def test_a_data_folder_that_cannot_be_written_is_told(tmp_path: Path, models_fil
     serve.stop()
 
 
-def test_a_second_service_on_the_same_data_folder_is_refused(tmp_path: Path, models_file: Path) -> None:
-    with serving(tmp_path / "data", models_file, *PROCESSES) as first:
-        first.client()
-        (tmp_path / "other").mkdir()
-        second = Serve(tmp_path / "other" / "data", models_file, "--data-dir", str(tmp_path / "data"), *PROCESSES)
-        assert second.process.wait(30) == 1
-        assert f"in use by another dpo-service (process {first.process.pid})" in second.output
-        second.stop()
+def test_a_second_service_on_the_same_data_folder_is_refused(tmp_path: Path, serve: Serve, models_file: Path) -> None:
+    serve.client()
+    second = Serve(tmp_path / "data", models_file, "--data-dir", str(serve.data_dir), *PROCESSES)
+    assert second.process.wait(30) == 1
+    assert f"in use by another dpo-service (process {serve.process.pid})" in second.output
+    second.stop()
 
 
 def test_a_ray_that_does_not_come_up_ends_the_service_with_its_last_lines(
@@ -231,12 +230,11 @@ def test_a_ray_that_does_not_come_up_ends_the_service_with_its_last_lines(
     serve.stop()
 
 
-def test_a_job_of_two_workers_runs_under_torchrun(tmp_path: Path, models_file: Path) -> None:
-    with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
-        client = serve.client()
-        job = wait_for_end(client, create_job(client, workers=2))
-        assert job.status == "succeeded", job.error
-        assert is_over(client, job)
+def test_a_job_of_two_workers_runs_under_torchrun(serve: Serve) -> None:
+    client = serve.client()
+    job = wait_for_end(client, create_job(client, workers=2))
+    assert job.status == "succeeded", job.error
+    assert is_over(client, job)
 
 
 def test_the_service_never_imports_torch_or_ray(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from openai import OpenAI
+from openai.types.fine_tuning import FineTuningJob
 
 from tests.integration.serving import (
     KEY,
@@ -24,6 +26,7 @@ from tests.integration.serving import (
 
 LONG = 25
 """Epochs of 4 steps: long enough to be caught in the middle."""
+STEPS = 4 * LONG
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +35,49 @@ def serve(tmp_path_factory: pytest.TempPathFactory, models_file: Path) -> Iterat
         yield running
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_job_trains_and_its_results_download(serve: Serve, workers: int) -> None:
+def test_a_paused_job_goes_on_from_its_step_and_its_results_download(serve: Serve) -> None:
     client = serve.client()
-    job = wait_for_end(client, create_job(client, workers=workers))
-    assert job.status == "succeeded", job.error
-    assert steps_of(client, job) == [1, 2, 3, 4]
-    csv, archive = (client.files.content(file_id).read() for file_id in job.result_files)
-    assert csv.count(b"\n") == 5
+    job = create_job(client, epochs=LONG)
+    wait_for_step(client, job, 6)
+    pause_and_resume(serve, client, job)
+    check_results(client, job)
+
+
+def test_a_job_of_two_workers_loses_no_step_to_a_killed_worker_nor_to_a_pause(serve: Serve) -> None:
+    client = serve.client()
+    job = create_job(client, epochs=LONG, workers=2)
+    wait_for_step(client, job, 6)
+    workers = processes_of(serve.data_dir, command="RayTrainWorker")
+    assert len(workers) == 2
+    workers[-1].kill()
+    wait_until(lambda: any("esumed" in message or "oes on" in message for message in messages_of(client, job)))
+    pause_and_resume(serve, client, job)
+    check_results(client, job)
+    assert not any("was lost" in message for message in messages_of(client, job))
+
+
+def pause_and_resume(serve: Serve, client: OpenAI, job: FineTuningJob) -> None:
+    assert client.fine_tuning.jobs.pause(job.id).status == "paused"
+    wait_until(lambda: not processes_of(serve.data_dir, command=f"{job.id}-1"))
+    wait_until(lambda: steps_of(client, job)[-1] == newest_checkpoint(serve.data_dir, f"{job.id}-1"))
+    stopped_after = steps_of(client, job)[-1]
+    assert stopped_after < STEPS
+    assert client.fine_tuning.jobs.resume(job.id).status == "queued"
+    ended = wait_for_end(client, job)
+    assert ended.status == "succeeded", ended.error
+    assert f"Resumed after step {stopped_after} of {STEPS}" in messages_of(client, job)
+
+
+def check_results(client: OpenAI, job: FineTuningJob) -> None:
+    assert steps_of(client, job) == list(range(1, STEPS + 1))
+    ended = client.fine_tuning.jobs.retrieve(job.id)
+    csv, archive = (client.files.content(file_id).read() for file_id in ended.result_files)
+    assert csv.count(b"\n") == STEPS + 1
     assert archive[:2] == b"\x1f\x8b"
-    assert job.fine_tuned_model in {model.id for model in client.models.list()}
+    assert ended.fine_tuned_model in {model.id for model in client.models.list()}
 
 
-def test_neither_rays_processes_nor_any_file_hold_a_secret(serve: Serve) -> None:
+def test_a_cancelled_job_leaves_no_process_and_neither_rays_processes_nor_any_file_hold_a_secret(serve: Serve) -> None:
     client = serve.client()
     job = create_job(client, epochs=LONG)
     wait_for_step(client, job, 2)
@@ -52,53 +85,14 @@ def test_neither_rays_processes_nor_any_file_hold_a_secret(serve: Serve) -> None
     [token] = {environment["RAY_AUTH_TOKEN"] for environment in environments if "RAY_AUTH_TOKEN" in environment}
     assert environments
     assert not any(KEY in value for environment in environments for value in environment.values())
-    client.fine_tuning.jobs.cancel(job.id)
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
     wait_until(lambda: not processes_of(serve.data_dir, command=f"{job.id}-1"))
+    assert messages_of(client, job)[-1] == "The job has been cancelled"
     rays_own = Path((serve.data_dir / "ray" / "folder").read_text())
     for folder in (serve.data_dir, rays_own):
         assert files_that_hold(folder, [KEY, token]) == []
     assert KEY not in serve.output
     assert token not in serve.output
-
-
-def test_a_killed_worker_costs_no_attempt_and_no_step(serve: Serve) -> None:
-    client = serve.client()
-    job = create_job(client, epochs=LONG, workers=2)
-    wait_for_step(client, job, 6)
-    workers = processes_of(serve.data_dir, command="RayTrainWorker")
-    assert len(workers) == 2
-    workers[-1].kill()
-    ended = wait_for_end(client, job)
-    assert ended.status == "succeeded", ended.error
-    assert steps_of(client, job) == list(range(1, 4 * LONG + 1))
-    assert not any("was lost" in message for message in messages_of(client, job))
-    assert any("esumed" in message or "oes on" in message for message in messages_of(client, job))
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_paused_job_stops_at_its_step_and_goes_on_from_there(serve: Serve, workers: int) -> None:
-    client = serve.client()
-    job = create_job(client, epochs=LONG, workers=workers)
-    wait_for_step(client, job, 6)
-    assert client.fine_tuning.jobs.pause(job.id).status == "paused"
-    wait_until(lambda: not processes_of(serve.data_dir, command=f"{job.id}-1"))
-    wait_until(lambda: steps_of(client, job)[-1] == newest_checkpoint(serve.data_dir, f"{job.id}-1"))
-    stopped_after = steps_of(client, job)[-1]
-    assert stopped_after < 4 * LONG
-    assert client.fine_tuning.jobs.resume(job.id).status == "queued"
-    ended = wait_for_end(client, job)
-    assert ended.status == "succeeded", ended.error
-    assert steps_of(client, job) == list(range(1, 4 * LONG + 1))
-    assert f"Resumed after step {stopped_after} of {4 * LONG}" in messages_of(client, job)
-
-
-def test_a_cancelled_job_leaves_no_process(serve: Serve) -> None:
-    client = serve.client()
-    job = create_job(client, epochs=50)
-    wait_for_step(client, job, 2)
-    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
-    wait_until(lambda: not processes_of(serve.data_dir, command=f"{job.id}-1"))
-    assert messages_of(client, job)[-1] == "The job has been cancelled"
 
 
 def test_a_service_killed_in_the_middle_goes_on_at_its_next_start(serve: Serve, models_file: Path) -> None:
@@ -111,7 +105,7 @@ def test_a_service_killed_in_the_middle_goes_on_at_its_next_start(serve: Serve, 
         client = again.client()
         ended = wait_for_end(client, job)
         assert ended.status == "succeeded", ended.error
-        assert steps_of(client, job) == list(range(1, 4 * LONG + 1))
+        assert steps_of(client, job) == list(range(1, STEPS + 1))
         assert again.stop(signal.SIGINT) == 0
         assert "Traceback" not in again.output
         assert processes_of(serve.data_dir) == []

@@ -74,7 +74,9 @@ def left_by(serve: Serve, bucket: Bucket) -> str:
 
 
 @pytest.mark.usefixtures("storage_url")
-def test_a_job_from_upload_to_a_loaded_adapter(tmp_path: Path, bucket: Bucket, models_in_the_bucket: Path) -> None:
+def test_a_job_from_upload_to_a_loaded_adapter_and_another_that_takes_its_reference(
+    tmp_path: Path, bucket: Bucket, models_in_the_bucket: Path
+) -> None:
     asked: list[httpx2.Request] = []
     with serving(tmp_path / "data", models_in_the_bucket, *PROCESSES) as serve:
         url = str(serve.client().base_url)
@@ -85,6 +87,9 @@ def test_a_job_from_upload_to_a_loaded_adapter(tmp_path: Path, bucket: Bucket, m
         assert client.files.content(str(job.training_file)).read() == PAIRS
         metrics, archive = (client.files.content(file_id).read() for file_id in job.result_files)
         assert metrics.startswith(b"step,")
+        second = wait_for_end(client, create_job(client))
+        assert second.status == "succeeded", second.error
+        assert "Reference log-probs: 16 pairs from the cache" in messages_of(client, second)
         assert bucket.server.secret_key not in left_by(serve, bucket)
         http.close()
 
@@ -135,15 +140,6 @@ def kill_trainers(bucket: Bucket) -> None:
     for process in processes_of(Path(bucket.prefix)):
         process.kill()
     wait_until(lambda: processes_of(Path(bucket.prefix)) == [])
-
-
-@pytest.mark.usefixtures("storage_url")
-def test_a_second_job_takes_its_reference_from_the_bucket(tmp_path: Path, models_file: Path) -> None:
-    with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
-        client = serve.client()
-        jobs = [wait_for_end(client, create_job(client, seed=5)) for _ in range(2)]
-        assert [job.status for job in jobs] == ["succeeded", "succeeded"]
-        assert "Reference log-probs: 16 pairs from the cache" in messages_of(client, jobs[1])
 
 
 @pytest.mark.usefixtures("storage_url")

@@ -15,9 +15,9 @@ from schemas.run_layout import ADAPTER, OUTCOME
 from schemas.run_record import Outcome
 from schemas.run_spec import GuardParameters, SftParameters
 from tests.integration.test_two_workers import run_on_two, without_time
-from tests.sharded_runs import Place, Planned, write_plan
 from tests.tiny_model import SIZES, save_tiny_model, tiny_tokenizer
 from tests.tiny_runs import DPO, LORA, losses, make_run, preference_rows, read_events, write_preferences
+from tests.two_worker_runs import Place, Planned, write_plan
 from trainers.entrypoint import run
 
 
@@ -119,7 +119,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_case(parent / "hopeless", parent / "models" / "llama", Case(), workers=2)
     planned.insert(0, Planned(str(parent / "hopeless"), "anywhere", room_tokens=10))
     write_plan(parent, planned)
-    ended = run_on_two(parent, module="tests.sharded_runs", timeout_s=400)
+    ended = run_on_two(parent, module="tests.two_worker_runs", timeout_s=400)
     assert ended.returncode == 0, ended.stderr
     return parent
 

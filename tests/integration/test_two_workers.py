@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,18 +15,24 @@ from schemas.run_record import Outcome
 from schemas.run_spec import GuardParameters, SftParameters
 from tests.tiny_model import save_tiny_model
 from tests.tiny_runs import DPO, losses, make_run, preference_rows, read_events, write_preferences
+from tests.two_worker_runs import Planned, write_plan
 from trainers.entrypoint import run
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
+SIGMOID, COUPLED, ESTIMATED = "sigmoid", "a coupled loss", "an estimated reference"
+OF_ONE: dict[str, dict[str, Any]] = {
+    SIGMOID: {"dpo": DPO},
+    COUPLED: {"dpo": DPO.model_copy(update={"loss_type": {"aot": 1.0, "sft": 0.5}})},
+    ESTIMATED: {"reference": "sft", "sft": SftParameters(n_epochs=2, learning_rate=5e-3)},
+}
+"""Made by one worker, too. Nine pairs, four a step: in each epoch's last step one of two has nothing to do."""
 
 
-def run_on_two(
-    folder: Path, *arguments: str, module: str = "trainers", timeout_s: int = 120
-) -> subprocess.CompletedProcess[str]:
+def run_on_two(folder: Path, *, module: str = "trainers", timeout_s: int = 120) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [*TORCHRUN, module, str(folder), *arguments],
+        [*TORCHRUN, module, str(folder)],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -39,21 +46,51 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-@pytest.mark.parametrize("loss_type", ["sigmoid", {"aot": 1.0, "sft": 0.5}], ids=["sigmoid", "coupled"])
-def test_two_workers_give_the_losses_and_weights_of_one(
-    tmp_path: Path, model: Path, loss_type: str | dict[str, float]
-) -> None:
-    """Nine pairs, four a step: in each epoch's last step one worker has nothing to do."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    for folder, workers in ((one, 1), (two, 2)):
-        folder.mkdir()
-        training = write_preferences(folder / "nine.jsonl", preference_rows(9))
-        validation = write_preferences(folder / "validation.jsonl", preference_rows(3, first=30))
-        dpo = DPO.model_copy(update={"loss_type": loss_type})
-        make_run(folder, model, training_file=training, validation_file=validation, workers=workers, dpo=dpo)
-    run(str(one))
-    ended = run_on_two(two)
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """Folders `NAME/two` of all in OF_ONE, and `guarded`, `cramped`, `first` and `second`, made by two workers."""
+    parent = tmp_path_factory.mktemp("runs")
+    for name in OF_ONE:
+        make_of_nine(parent / name / "two", model, name, workers=2)
+    validation = _held_out(parent)
+    limits = {"max_kl": 1e-4, "min_chosen_logp_ratio": None, "max_valid_loss_rise": None}
+    guards = GuardParameters.model_validate(limits | {"patience": 2, "action": "stop"})
+    guarded = {"validation_file": validation, "guards": guards, "evaluate_every_steps": 2}
+    cache = {"reference_cache": str(parent / "cache")}
+    others = {"guarded": guarded, "cramped": {}, "first": cache, "second": cache}
+    for name, changes in others.items():
+        make_run(parent / name, model, workers=2, **changes)
+    planned = [Planned(str(parent / name / "two")) for name in OF_ONE]
+    cramped_at = {"cramped": "before the pass"}
+    planned += [Planned(str(parent / name), cramped_at.get(name)) for name in others]  # type: ignore[arg-type]
+    write_plan(parent, planned)
+    ended = run_on_two(parent, module="tests.two_worker_runs")
     assert ended.returncode == 0, ended.stderr
+    return parent
+
+
+def make_of_nine(folder: Path, model: Path, name: str, *, workers: int) -> None:
+    folder.mkdir(parents=True)
+    files = {"training_file": write_preferences(folder / "nine.jsonl", preference_rows(9))}
+    if name != ESTIMATED:
+        files["validation_file"] = _held_out(folder)
+    make_run(folder, model, workers=workers, **files, **OF_ONE[name])
+
+
+def _held_out(folder: Path) -> Any:
+    file = write_preferences(folder / "validation.jsonl", preference_rows(3, first=30))
+    return file.model_copy(update={"uri": str(folder / "validation.jsonl")})
+
+
+def on_one(folder: Path, model: Path, name: str) -> Path:
+    make_of_nine(folder, model, name, workers=1)
+    run(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("name", [SIGMOID, COUPLED])
+def test_two_workers_give_the_losses_and_weights_of_one(tmp_path: Path, model: Path, runs: Path, name: str) -> None:
+    one, two = on_one(tmp_path / "one", model, name), runs / name / "two"
     assert Outcome.model_validate_json((two / OUTCOME).read_bytes()).status == "succeeded"
     pairs = list(zip(read_events(one), read_events(two), strict=True))
     assert len(pairs) == 10
@@ -62,31 +99,21 @@ def test_two_workers_give_the_losses_and_weights_of_one(
         assert without_time(ours.step_metrics) == pytest.approx(without_time(theirs.step_metrics), rel=1e-5, abs=1e-5)
         assert without_time(ours.evaluation) == pytest.approx(without_time(theirs.evaluation), rel=1e-5, abs=1e-5)
     weights = [load_file(folder / ADAPTER / "adapter_model.safetensors") for folder in (one, two)]
-    for name, weight in weights[0].items():
-        torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=1e-4)
+    for weight_name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][weight_name], rtol=1e-3, atol=1e-4)
 
 
-def test_two_workers_stop_at_the_same_guard_and_deliver_its_best(tmp_path: Path, model: Path) -> None:
-    (tmp_path / "run").mkdir()
-    validation = write_preferences(tmp_path / "run" / "validation.jsonl", preference_rows(3, first=30))
-    limits = {"max_kl": 1e-4, "min_chosen_logp_ratio": None, "max_valid_loss_rise": None}
-    guards = GuardParameters.model_validate(limits | {"patience": 2, "action": "stop"})
-    make_run(tmp_path / "run", model, validation_file=validation, guards=guards, evaluate_every_steps=2, workers=2)
-    ended = run_on_two(tmp_path / "run")
-    assert ended.returncode == 0, ended.stderr
-    outcome = Outcome.model_validate_json((tmp_path / "run" / OUTCOME).read_bytes())
+def test_two_workers_stop_at_the_same_guard_and_deliver_its_best(runs: Path) -> None:
+    outcome = Outcome.model_validate_json((runs / "guarded" / OUTCOME).read_bytes())
     assert (outcome.status, outcome.steps) == ("succeeded", 4)
-    assert [event.key for event in read_events(tmp_path / "run")][-3:] == ["guard:4", "checkpoint:4", "finished"]
+    assert [event.key for event in read_events(runs / "guarded")][-3:] == ["guard:4", "checkpoint:4", "finished"]
 
 
-def test_one_worker_out_of_memory_makes_both_make_the_step_again(tmp_path: Path, model: Path) -> None:
-    for name, workers in (("roomy", 1), ("cramped", 2)):
-        make_run(tmp_path / name, model, workers=workers)
+def test_one_worker_out_of_memory_makes_both_make_the_step_again(tmp_path: Path, model: Path, runs: Path) -> None:
+    make_run(tmp_path / "roomy", model)
     run(str(tmp_path / "roomy"))
-    ended = run_on_two(tmp_path / "cramped", "40", module="tests.cramped_layout")
-    assert ended.returncode == 0, ended.stderr
-    assert losses(tmp_path / "cramped") == pytest.approx(losses(tmp_path / "roomy"), rel=1e-5)
-    told = [event.message for event in read_events(tmp_path / "cramped") if event.level == "warn"]
+    assert losses(runs / "cramped") == pytest.approx(losses(tmp_path / "roomy"), rel=1e-5)
+    told = [event.message for event in read_events(runs / "cramped") if event.level == "warn"]
     assert told == [
         "Out of memory at step 1: passes have at most 32 tokens from now on, not 1,024; results stay the same"
     ]
@@ -98,17 +125,8 @@ def without_time(metrics: object) -> dict[str, float]:
     return {name: value for name, value in vars(metrics).items() if name not in ("step_seconds", "seconds_left")}
 
 
-def test_two_workers_estimate_the_reference_as_one_does(tmp_path: Path, model: Path) -> None:
-    """Nine pairs, four a step: in each epoch's last step one worker has nothing to do."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    for folder, workers in ((one, 1), (two, 2)):
-        folder.mkdir()
-        training = write_preferences(folder / "nine.jsonl", preference_rows(9))
-        sft = SftParameters(n_epochs=2, learning_rate=5e-3)
-        make_run(folder, model, training_file=training, workers=workers, reference="sft", sft=sft)
-    run(str(one))
-    ended = run_on_two(two)
-    assert ended.returncode == 0, ended.stderr
+def test_two_workers_estimate_the_reference_as_one_does(tmp_path: Path, model: Path, runs: Path) -> None:
+    one, two = on_one(tmp_path / "one", model, ESTIMATED), runs / ESTIMATED / "two"
     pairs = list(zip(read_events(one), read_events(two), strict=True))
     assert len(pairs) == 17
     for ours, theirs in pairs:
@@ -117,18 +135,16 @@ def test_two_workers_estimate_the_reference_as_one_does(tmp_path: Path, model: P
         assert without_time(ours.step_metrics) == pytest.approx(without_time(theirs.step_metrics), rel=1e-4, abs=1e-4)
 
 
-def test_two_workers_fill_the_reference_cache_and_take_from_it(tmp_path: Path, model: Path) -> None:
-    told = []
-    for name in ("first", "second"):
-        make_run(tmp_path / name, model, workers=2, reference_cache=str(tmp_path / "cache"))
-        ended = run_on_two(tmp_path / name)
-        assert ended.returncode == 0, ended.stderr
-        told.append([event.message for event in read_events(tmp_path / name) if "Reference" in event.message])
+def test_two_workers_fill_the_reference_cache_and_take_from_it(runs: Path) -> None:
+    told = [
+        [event.message for event in read_events(runs / name) if "Reference" in event.message]
+        for name in ("first", "second")
+    ]
     assert told == [
         ["Reference log-probs: 10 pairs computed during the first epoch and cached"],
         ["Reference log-probs: 10 pairs from the cache"],
     ]
-    assert losses(tmp_path / "first") == losses(tmp_path / "second")
+    assert losses(runs / "first") == losses(runs / "second")
 
 
 def test_the_users_fault_ends_two_workers_with_one_outcome(tmp_path: Path, model: Path) -> None:

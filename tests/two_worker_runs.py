@@ -1,4 +1,4 @@
-"""Runs with a sharded base, one after the other in one pair of workers: `python -m tests.sharded_runs FOLDER`, under
+"""Runs of two workers, one after the other in one pair of processes: `python -m tests.two_worker_runs FOLDER`, under
 torchrun, makes those of the folder's plan, which tells where worker 1 runs out of memory, and for how many tokens.
 """
 
