@@ -23,7 +23,8 @@ serve: $(INSTALLED)
 	$(PY) -m service.cli serve
 
 test: $(INSTALLED)
-	$(PY) -m pytest -n 2 --dist loadscope tests --ignore tests/benchmarks
+	@# Whole modules to each of two workers, the long ones first, so that both end together.
+	$(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests/integration tests/simulation tests/e2e tests/contract tests/unit
 
 test-fast: $(INSTALLED)
 	$(PY) -m pytest -n 2 --dist loadscope tests/unit tests/contract -m "not slow" -k "not postgresql and not s3"

@@ -16,7 +16,6 @@ from service.api.dependencies import ReadinessCheck
 from service.api_keys import hash_api_key, new_api_key
 from service.clock import utc_now
 from service.db.engine import Database
-from service.db.migrate import upgrade
 from service.db.projects import ProjectRepository
 from service.db.tables import ApiKeyRow, ProjectRow
 from service.identifiers import new_key_id, new_project_id
@@ -25,6 +24,7 @@ from service.registry import BaseModelEntry
 from service.storage.folder import FolderStore
 from service.webhooks.post import WebhookPoster
 from service.webhooks.signing import WebhookSigner
+from tests.sqlite import new_sqlite_url
 
 MAX_FILE_BYTES = 2_000_000
 SIGNER = WebhookSigner(b"the webhook key of the tests")
@@ -61,8 +61,7 @@ class ProjectAccess:
 def running_server(
     folder: Path, *, readiness: Mapping[str, ReadinessCheck] | None = None, database_url: str | None = None
 ) -> Iterator[Server]:
-    database = Database(database_url or f"sqlite:///{folder / 'dpo.sqlite3'}")
-    upgrade(database.engine)
+    database = Database(database_url or new_sqlite_url(folder / "dpo.sqlite3"))
     store = FolderStore(folder / "objects")
     app = create_app(
         database=database,

@@ -8,16 +8,15 @@ import uvicorn
 from schemas.files import MAX_FILE_BYTES
 from service.api.app import create_app
 from service.db.engine import Database
-from service.db.migrate import upgrade
 from service.storage.folder import FolderStore
 from service.telemetry.logs import configure_logging
 from tests.contract.server import POSTER, REGISTRY, SIGNER, listening, new_project
+from tests.sqlite import new_sqlite_url
 
 
 def main(folder: Path) -> None:
     configure_logging()
-    database = Database(f"sqlite:///{folder / 'dpo.sqlite3'}")
-    upgrade(database.engine)
+    database = Database(new_sqlite_url(folder / "dpo.sqlite3"))
     store = FolderStore(folder / "objects")
     app = create_app(
         database=database,

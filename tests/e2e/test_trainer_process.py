@@ -25,15 +25,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, model: Path) -> dict[int, float]:
-    """The losses of the run that nothing ends."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    make_run(folder, model, dpo=LONG)
-    assert start(folder).wait(timeout=120) == 0
-    return losses(folder)
-
-
 def start(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "trainers", str(folder)],
@@ -43,29 +34,32 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def wait_for_checkpoint(folder: Path, process: subprocess.Popen[bytes]) -> None:
-    while not list(folder.glob("checkpoints/*/manifest.json")):
+def wait_for_another_checkpoint(folder: Path, process: subprocess.Popen[bytes]) -> None:
+    before = checkpoints(folder)
+    while checkpoints(folder) <= before:
         assert process.poll() is None
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    ("sent", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)], ids=["SIGTERM", "SIGKILL"]
-)
-def test_a_run_that_was_ended_goes_on_to_the_unbroken_ones_losses(
-    tmp_path: Path, model: Path, unbroken: dict[int, float], sent: signal.Signals, exit_code: int
-) -> None:
-    broken = tmp_path / "broken"
+def checkpoints(folder: Path) -> set[Path]:
+    return set(folder.glob("checkpoints/*/manifest.json"))
+
+
+def test_a_run_that_was_ended_and_then_killed_goes_on_to_the_unbroken_ones_losses(tmp_path: Path, model: Path) -> None:
+    broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"
     make_run(broken, model, dpo=LONG, checkpoint_every_steps=10)
-    process = start(broken)
-    wait_for_checkpoint(broken, process)
-    process.send_signal(sent)
-    assert process.wait(timeout=60) == exit_code
-    assert not (broken / OUTCOME).exists()
+    make_run(unbroken, model, dpo=LONG)
+    for sent, exit_code in ((signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)):
+        process = start(broken)
+        wait_for_another_checkpoint(broken, process)
+        process.send_signal(sent)
+        assert process.wait(timeout=60) == exit_code
+        assert not (broken / OUTCOME).exists()
     assert start(broken).wait(timeout=120) == 0
+    assert start(unbroken).wait(timeout=120) == 0
     assert Outcome.model_validate_json((broken / OUTCOME).read_bytes()).steps == 120
-    assert losses(broken) == unbroken
-    assert any(event.key.startswith("resumed:") for event in read_events(broken))
+    assert losses(broken) == losses(unbroken)
+    assert sum(event.key.startswith("resumed:") for event in read_events(broken)) == 2
 
 
 def test_a_folder_without_a_spec_is_no_success(tmp_path: Path) -> None:

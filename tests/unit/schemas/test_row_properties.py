@@ -2,11 +2,14 @@
 
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.preference_rows import RowError, parse_row
 from tests.unit.schemas.rows import Json, encode, explicit_row, hh_row, implicit_row, openai_row, text_row
+
+pytestmark = pytest.mark.slow
 
 CALM = settings(deadline=None)  # machines that test are shared
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)

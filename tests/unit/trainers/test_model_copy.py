@@ -13,6 +13,8 @@ from trainers import model_copy
 from trainers.model_copy import local_copy
 from trainers.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 USER = """
 import sys
 from trainers.model_copy import local_copy

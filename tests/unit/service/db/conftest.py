@@ -7,12 +7,12 @@ import pytest
 
 from schemas.ids import ProjectId
 from service.db.engine import Database
-from service.db.migrate import upgrade
 from service.db.projects import ProjectRepository
 from service.db.tables import ProjectRow
 from service.identifiers import new_project_id
 from service.telemetry.facts import Fact
 from tests.postgres import PostgresDatabases
+from tests.sqlite import new_sqlite_url
 from tests.unit.service.db.rows import NOW
 
 
@@ -25,8 +25,7 @@ def told() -> list[Fact]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path, told: list[Fact]) -> Iterator[Database]:
     if request.param == "sqlite":
-        opened = Database(f"sqlite:///{tmp_path / 'dpo.sqlite3'}", tell=told.append)
-        upgrade(opened.engine)
+        opened = Database(new_sqlite_url(tmp_path / "dpo.sqlite3"), tell=told.append)
     else:
         postgres: PostgresDatabases = request.getfixturevalue("postgres")
         opened = Database(postgres.new_url(), tell=told.append)

@@ -79,6 +79,7 @@ def test_an_unknown_status_is_refused(database: Database, project_id: ProjectId)
         add_job(database, project_id, status="paused soon")
 
 
+@pytest.mark.slow
 def test_a_server_that_has_become_a_standby_is_an_outage(postgres: PostgresDatabases) -> None:
     database = Database(postgres.new_url())
     try:

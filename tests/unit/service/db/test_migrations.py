@@ -23,6 +23,8 @@ from service.dispatcher.run_rows import add_run
 from tests.postgres import PostgresDatabases
 from tests.unit.service.db.rows import NOW, add_job
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:

@@ -17,7 +17,6 @@ from service.db.engine import Database
 from service.db.events import EventRepository
 from service.db.files import FileRepository
 from service.db.jobs import JobRepository
-from service.db.migrate import upgrade
 from service.db.models import ModelRepository
 from service.db.projects import ProjectRepository
 from service.db.tables import FileRow, ProjectRow, RunRow
@@ -32,6 +31,7 @@ from service.jobs.submission import Submission, submit_job
 from service.registry import BaseModelEntry
 from service.storage.folder import FolderStore
 from service.telemetry.facts import Tell, tell_nobody
+from tests.sqlite import new_sqlite_url
 from tests.unit.service.dispatcher.scripted_backend import ScriptedBackend
 
 PROJECT = ProjectId("proj_1")
@@ -180,8 +180,7 @@ def open_world(
 ) -> Iterator[World]:
     clock = MovableClock()
     store = FolderStore(folder / "objects")
-    database = Database(database_url or f"sqlite:///{folder / 'db.sqlite3'}", tell=tell)
-    upgrade(database.engine)
+    database = Database(database_url or new_sqlite_url(folder / "db.sqlite3"), tell=tell)
     with database.write() as session:
         ProjectRepository(session).add(ProjectRow(id=PROJECT, name="default", created_at=clock()))
     context = DispatchContext(

@@ -10,7 +10,6 @@ from schemas.run_layout import part_key
 from schemas.uploads import CompleteUploadRequest, CreateUploadRequest, UploadObject
 from service.clock import utc_now
 from service.db.engine import Database
-from service.db.migrate import upgrade
 from service.db.projects import ProjectRepository
 from service.db.tables import FileRow, ProjectRow
 from service.errors import Unavailable
@@ -20,6 +19,7 @@ from service.files.uploads import UploadEnded
 from service.identifiers import new_part_id
 from service.storage.folder import FolderStore
 from service.storage.object_store import ObjectStore, StoredObject
+from tests.sqlite import new_sqlite_url
 
 PROJECT = ProjectId("proj_1")
 PIECES = (b"one", b"two", b"three")
@@ -52,8 +52,7 @@ class BreakingStore(FolderStore):
 
 class Scene:
     def __init__(self, folder: Path) -> None:
-        self.database = Database(f"sqlite:///{folder / 'db.sqlite3'}")
-        upgrade(self.database.engine)
+        self.database = Database(new_sqlite_url(folder / "db.sqlite3"))
         self.store = BreakingStore(folder / "objects")
         with self.database.write() as session:
             ProjectRepository(session).add(ProjectRow(id=PROJECT, name="default", created_at=utc_now()))

@@ -14,6 +14,8 @@ from service.files.validation_process import ValidationProcessFailed, validate_i
 from service.storage.folder import FolderStore
 from service.storage.object_store import ObjectNotFound
 
+pytestmark = pytest.mark.slow
+
 ROW = b'{"prompt": "x", "chosen": "y", "rejected": "z"}\n'
 IMPORTED = """
 import sys, service.files.validation_process

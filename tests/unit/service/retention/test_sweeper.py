@@ -11,7 +11,6 @@ from schemas.run_layout import file_key, part_key
 from schemas.uploads import CreateUploadRequest
 from service.clock import utc_now
 from service.db.engine import Database
-from service.db.migrate import upgrade
 from service.db.projects import ProjectRepository
 from service.db.tables import FileRow, ProjectRow
 from service.files import catalog, uploads
@@ -22,6 +21,7 @@ from service.retention.sweeper import Sweeper
 from service.storage.folder import FolderStore
 from service.storage.incoming import SUFFIX
 from service.storage.object_keys import RESERVED_SEGMENT
+from tests.sqlite import new_sqlite_url
 
 PROJECT = ProjectId("proj_1")
 REQUEST = CreateUploadRequest(bytes=2, filename="a.jsonl", mime_type="text/jsonl", purpose="fine-tune")
@@ -31,8 +31,7 @@ class House:
     """A database and a store with a clock that can be moved, and the sweeper over them."""
 
     def __init__(self, folder: Path) -> None:
-        self.database = Database(f"sqlite:///{folder / 'db.sqlite3'}")
-        upgrade(self.database.engine)
+        self.database = Database(new_sqlite_url(folder / "db.sqlite3"))
         self.store = FolderStore(folder / "objects")
         self.now = utc_now()
         self.sweeper = Sweeper(self.database, self.store, self.clock)

@@ -7,18 +7,17 @@ from pathlib import Path
 import pytest
 
 from service.db.engine import Database
-from service.db.migrate import upgrade
 from service.serve.metrics_endpoint import metrics_endpoint
 from service.serve.start_errors import StartError
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests.exposition import scrape
+from tests.sqlite import new_sqlite_url
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'db.sqlite3'}")
-    upgrade(database.engine)
+    database = Database(new_sqlite_url(tmp_path / "db.sqlite3"))
     yield database
     database.close()
 

@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry
 
 from service.clock import utc_now
 from service.db.engine import Database
-from service.db.migrate import upgrade
 from service.serve.queue_gauges import MAX_PROJECTS, QueueGauges
 from tests.exposition import Exposition, exposed
+from tests.sqlite import new_sqlite_url
 from tests.unit.service.db.rows import add_job, add_project
 
 HOUR_S = 3600.0
@@ -19,8 +19,7 @@ HOUR_S = 3600.0
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'db.sqlite3'}")
-    upgrade(database.engine)
+    database = Database(new_sqlite_url(tmp_path / "db.sqlite3"))
     yield database
     database.close()
 

@@ -13,7 +13,6 @@ from service.api_keys import hash_api_key
 from service.clock import utc_now
 from service.db.admin_keys import AdminKeyRepository
 from service.db.engine import Database
-from service.db.migrate import upgrade
 from service.db.projects import ProjectRepository
 from service.db.tables import AdminKeyRow, ApiKeyRow
 from service.registry import DEFAULT_MODEL_ID, default_registry
@@ -29,14 +28,14 @@ from service.serve.service_run import serve
 from service.serve.start_errors import StartError
 from service.serve.stores import open_database
 from service.settings import Settings
+from tests.sqlite import new_sqlite_url
 
 ADMIN_KEY = "sk-admin-dpo-of-these-tests-and-no-others"
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'db.sqlite3'}")
-    upgrade(database.engine)
+    database = Database(new_sqlite_url(tmp_path / "db.sqlite3"))
     yield database
     database.close()
 

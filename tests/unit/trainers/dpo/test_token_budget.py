@@ -22,6 +22,7 @@ ROOM = 40
 """Tokens: more than the longest of the runs' pairs has, less than two of them have."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("allocate", "loss_type"),
     [

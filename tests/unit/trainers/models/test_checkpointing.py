@@ -53,6 +53,7 @@ def test_checkpointed_gradients_are_the_same(layout: str, dropout: float) -> Non
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_job_that_lacks_memory_says_so_and_learns_the_same(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
