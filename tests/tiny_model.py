@@ -1,9 +1,5 @@
-"""A tiny random Llama or Qwen3 with a tokenizer of its own and a ChatML template, as a folder in Hugging Face's layout.
+"""A tiny random Llama or Qwen3 with a tokenizer of its own and a ChatML template, a folder in Hugging Face's layout."""
 
-`python -m tests.tiny_model FOLDER` makes it from a process without torch.
-"""
-
-import sys
 from pathlib import Path
 
 import torch
@@ -78,7 +74,3 @@ def save_tiny_model(folder: Path, *, architecture: str = "llama") -> Path:
     ARCHITECTURES[architecture](len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
-
-
-if __name__ == "__main__":
-    save_tiny_model(Path(sys.argv[1]))

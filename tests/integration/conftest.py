@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +6,7 @@ import pytest
 from service.backends.local_ray import LocalRay
 from tests.integration.local_ray import running_ray
 from tests.integration.watched import Watched, watched
+from tests.tiny_model import save_tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +23,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory, models_file: Path) -> Iterato
 
 @pytest.fixture(scope="session")
 def models_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry of one tiny model, made by a process of its own: these tests need no torch themselves."""
+    """A registry of one tiny model."""
     folder = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, "-m", "tests.tiny_model", str(folder / "tiny")], check=True, capture_output=True)
+    save_tiny_model(folder / "tiny")
     registry = folder / "models.toml"
     registry.write_text(
         f'[models.tiny]\nuri = "{folder / "tiny"}"\nmax_length = 512\nbase_learning_rate = 1e-3\n'
