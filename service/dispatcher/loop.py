@@ -21,6 +21,7 @@ from service.db.jobs import JobRepository
 from service.db.runs import RunRepository
 from service.db.tables import RunRow
 from service.dispatcher.backoff import MAX_FAILURES, Backoff
+from service.dispatcher.capacity_watch import CapacityWatch
 from service.dispatcher.claim import claim_round
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.leases import LeaseLost, fenced_write, give_leases_back, renewing_leases, take_over_orphans
@@ -40,6 +41,7 @@ class Dispatcher:
         self._context = context
         self._validations = validations
         self._backoff = Backoff()
+        self._capacity_watch = CapacityWatch(context)
         self._stop = threading.Event()
         self._is_backend_away = False
         self._is_database_away = False
@@ -62,6 +64,7 @@ class Dispatcher:
             self._validations.start_new()
             self._reconcile(self._open_runs())
             self._attempt("queue", self._claim_all)
+            self._attempt("capacity", self._capacity_watch.look_if_due)
 
     def interrupt_runs(self) -> None:
         """After the backend was stopped with the service: each job goes on at the next start, at no attempt's cost."""

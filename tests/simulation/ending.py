@@ -73,9 +73,7 @@ def _check_failure(world: World, job: Job) -> None:
         "file_not_found": lambda: job.training_file_id in world.deleted_files,
         "invalid_file": lambda: world.files[job.training_file_id].endswith(b"not json\n"),
         "loss_not_finite": lambda: world.trainings[job.id].fails_at is not None,
-        "insufficient_resources": lambda: (
-            world.has_lost_nodes or world.gpus_asked[job.id] > sum(world.layout.node_gpus)
-        ),
+        "insufficient_resources": lambda: job.attempt == 0,  # the observer knows what was seen of the cluster by then
         "run_lost": lambda: _count_lost(world, job) >= world.layout.max_attempts,
     }
     is_explained = causes.get(job.error_code, lambda: False)()

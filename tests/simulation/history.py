@@ -114,7 +114,7 @@ def toggle_node(world: World, rng: Random) -> None:
         world.cluster.find_node(node)
         world.note("node found")
     else:
-        world.lose_node(node, cut_off_s=rng.choice((0, 10, 60)))
+        world.cluster.lose_node(node, cut_off_s=rng.choice((0, 10, 60)))
         world.note("node lost")
 
 

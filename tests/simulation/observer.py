@@ -28,7 +28,7 @@ class Observer:
         self._reader = reader
         self._quotas = quotas
         self._gpus = gpus
-        self._seen = Snapshot({}, {})
+        self._seen = Snapshot({}, {}, gpus_noted=0)
         self._steps: dict[str, int] = {}
         self.broken: InvariantBroken | None = None
         """The first that was found broken: the service's own tops may have caught it."""
@@ -50,6 +50,7 @@ class Observer:
                     self._check_change(seen, job, actor)
             self._check_claims(before, now)
             self._check_quotas(now)
+            self._check_noted(before, now)
             self._check_runs(before, now)
         except InvariantBroken as broken:
             self.broken = self.broken or broken
@@ -111,6 +112,14 @@ class Observer:
             require(quota.queued is None or waiting <= quota.queued, f"{waiting} jobs of {project_id} wait")
         gpus = sum(run.gpus for run in now.open_runs())
         require(gpus <= self._gpus, f"open runs hold {gpus} GPUs of {self._gpus}")
+
+    def _check_noted(self, before: Snapshot, now: Snapshot) -> None:
+        """What the cluster was seen to have is waited for; only a job that never fitted fails for its size."""
+        require(now.gpus_noted >= before.gpus_noted, f"{before.gpus_noted} GPUs that were there of late are forgotten")
+        for job in now.jobs.values():
+            if job.error_code == "insufficient_resources" and before.jobs[job.id].error_code is None:
+                fits = job.gpus <= now.gpus_noted or job.attempt > 0
+                require(not fits, f"{job.id} failed for its size, {now.gpus_noted} GPUs were seen: {job}")
 
     def _check_runs(self, before: Snapshot, now: Snapshot) -> None:
         held = [run.job_id for run in now.open_runs()]

@@ -14,6 +14,7 @@ class Job(NamedTuple):
     version: int
     event_count: int
     priority: int
+    gpus: int
     lease_owner: str | None
     finished_at: object
     error_code: str | None
@@ -43,6 +44,8 @@ class Event(NamedTuple):
 class Snapshot:
     jobs: dict[str, Job]
     runs: dict[str, Run]
+    gpus_noted: int
+    """The most that the service knows the cluster to have had."""
 
     def open_runs(self) -> list[Run]:
         return [run for run in self.runs.values() if run.ended_at is None]
@@ -55,7 +58,12 @@ class Reader:
     def snapshot(self) -> Snapshot:
         jobs = self._rows(f"SELECT {', '.join(Job._fields)} FROM jobs ORDER BY id")
         runs = self._rows(f"SELECT {', '.join(Run._fields)} FROM runs ORDER BY id")
-        return Snapshot({row[0]: Job(*row) for row in jobs}, {row[0]: Run(*row) for row in runs})
+        noted = self._rows("SELECT gpus FROM cluster_capacity")
+        return Snapshot(
+            {row[0]: Job(*row) for row in jobs},
+            {row[0]: Run(*row) for row in runs},
+            gpus_noted=noted[0][0] if noted else 0,
+        )
 
     def events_after(self, job_id: str, seq: int) -> list[Event]:
         columns = ", ".join(Event._fields)

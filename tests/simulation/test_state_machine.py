@@ -110,7 +110,7 @@ class Histories(RuleBasedStateMachine):
         if node.is_lost:
             self.world.cluster.find_node(node)
         else:
-            self.world.lose_node(node, cut_off_s=cut_off_s)
+            self.world.cluster.lose_node(node, cut_off_s=cut_off_s)
 
     @rule()
     def lose_head(self) -> None:

@@ -55,13 +55,11 @@ class World:
     now_s: float = 0.0
     api_offset_s: float = 0.0
     trainings: dict[str, Training] = field(default_factory=dict)
-    gpus_asked: dict[str, int] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     deleted_files: set[str] = field(default_factory=set)
     logs: list[dict[str, object]] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
     clocks_have_jumped: bool = False
-    has_lost_nodes: bool = False
     cluster: Cluster = field(init=False)
     observer: Observer = field(init=False)
     places: list[Place] = field(init=False)
@@ -177,7 +175,7 @@ class World:
         except ServiceError as refused:
             self.note(f"submit refused: {refused.code}")
             return None
-        self.trainings[job.id], self.gpus_asked[job.id] = training, gpus
+        self.trainings[job.id] = training
         self.note(f"submitted {short(job.id)} for {gpus} GPUs: {training}")
         self.observer.look(USER)
         return job.id
@@ -222,10 +220,6 @@ class World:
         place.offset_s = seconds
         self.clocks_have_jumped = True
         self.note(f"clock of {place.name} is off by {seconds:.0f} s")
-
-    def lose_node(self, node: Node, *, cut_off_s: float) -> None:
-        self.has_lost_nodes = True
-        self.cluster.lose_node(node, cut_off_s=cut_off_s)
 
     def wall_clock(self, offset_s: float) -> datetime:
         return START + timedelta(seconds=self.now_s + offset_s)

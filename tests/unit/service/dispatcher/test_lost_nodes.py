@@ -58,6 +58,35 @@ def test_a_job_that_the_cluster_never_had_room_for_fails_at_once(tmp_path: Path)
         assert "the cluster has 8 in all" in error.message
 
 
+def test_a_node_that_went_while_nothing_waited_is_waited_for(tmp_path: Path) -> None:
+    with cluster_of(tmp_path, 8) as (world, backend):
+        backend.is_away = True
+        world.tick()
+        backend.is_away = False
+        world.clock.advance(seconds=60)
+        world.tick()
+        backend.set_gpus(4)
+        job_id = world.submit(resources={"gpus": 8})
+        world.tick(times=3)
+        assert world.job(job_id).status == "queued"
+
+
+def test_a_run_longer_than_the_cluster_is_remembered_survives_the_loss_of_its_node(tmp_path: Path) -> None:
+    with cluster_of(tmp_path, 8) as (world, backend):
+        job_id = world.submit(resources={"gpus": 8})
+        world.tick(times=2)
+        for _ in range(9):
+            world.clock.advance(seconds=timedelta(days=1).total_seconds())
+            world.tick()
+        backend.set_gpus(4)
+        backend.forget_all()
+        world.tick(times=2)
+        assert (world.job(job_id).status, world.attempt(job_id)) == ("running", 2)
+        backend.set_gpus(8)
+        world.clock.advance(seconds=60)
+        assert world.tick_until_ended(job_id).status == "succeeded"
+
+
 def test_a_node_that_does_not_come_back_is_not_waited_for_without_end(tmp_path: Path) -> None:
     with cluster_of(tmp_path, 8) as (world, backend):
         world.submit()

@@ -1,0 +1,39 @@
+"""Look at the cluster now and then though nothing waits, so that what it had is remembered when a node of it goes.
+
+A round of claims looks, too; but while the queue is empty for days a lost node would else be one that never was.
+"""
+
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from service.backends.backend import BackendUnavailable, Capacity
+from service.db.cluster import NOTED_AGAIN, ClusterRepository
+from service.db.locks import Lock, take_lock
+from service.dispatcher.backoff import has_come
+from service.dispatcher.context import DispatchContext
+
+RETRY = timedelta(seconds=10)
+"""After a look that found no cluster."""
+
+
+class CapacityWatch:
+    """When it looks next is kept in memory: after a restart at once."""
+
+    def __init__(self, context: DispatchContext) -> None:
+        self._context = context
+        self._due_at: datetime | None = None
+
+    def look_if_due(self) -> None:
+        """A cluster that is away is looked for again later: while nothing waits, nobody misses it."""
+        now = self._context.clock()
+        if self._due_at is not None and not has_come(self._due_at, now=now, longest_wait_s=NOTED_AGAIN.total_seconds()):
+            return
+        self._due_at = now + RETRY
+        with suppress(BackendUnavailable):
+            self._note(self._context.backend.capacity(), now=now)
+            self._due_at = now + NOTED_AGAIN
+
+    def _note(self, capacity: Capacity, *, now: datetime) -> None:
+        with self._context.database.write() as session:
+            take_lock(session, Lock.QUEUE)
+            ClusterRepository(session).note_capacity(gpus=capacity.gpus, cpus=capacity.cpus, now=now)
