@@ -39,7 +39,7 @@ class RunPolls:
 
     def note_look(self, run_id: RunId, *, has_news: bool, now: datetime) -> None:
         former = self._looks.get(run_id)
-        news_at = now if has_news or former is None else former.news_at
+        news_at = now if has_news or former is None else min(now, former.news_at)  # the clock may have been set back
         quiet_s = (now - news_at).total_seconds()
         wait_s = max(self._poll_s, min(LONGEST_S, quiet_s * QUIET_SHARE))
         self._looks[run_id] = _Looks(news_at, now + timedelta(seconds=wait_s))

@@ -18,11 +18,14 @@ pytestmark = pytest.mark.slow
 RUN = RunId("ftjob-1-1")
 
 
-def looks_within(polls: RunPolls, *, seconds: int, news_at: tuple[int, ...] = ()) -> list[float]:
-    """When it was looked at, at ticks of a second."""
+def looks_within(
+    polls: RunPolls, *, seconds: int, news_at: tuple[int, ...] = (), jump_at: int | None = None, jump_s: int = 0
+) -> list[float]:
+    """When it was looked at, at ticks of a second; the clock tells another time from `jump_at` on."""
     seen = []
     for second in range(seconds):
-        now = START + timedelta(seconds=second)
+        is_off = jump_at is not None and second >= jump_at
+        now = START + timedelta(seconds=second + (jump_s if is_off else 0))
         if polls.is_due(RUN, now=now):
             seen.append(second)
             polls.note_look(RUN, has_news=second in news_at, now=now)
@@ -41,6 +44,22 @@ def test_a_quiet_run_is_looked_at_ever_more_seldom_up_to_a_limit() -> None:
 def test_news_bring_the_short_interval_back() -> None:
     seen = looks_within(RunPolls(2.0), seconds=420, news_at=tuple(range(300, 320)))
     after_news = [second for second in seen if second >= 300]
+    assert after_news[1] - after_news[0] == 2
+
+
+@pytest.mark.parametrize("jump_s", [3600, -3600], ids=["ahead", "back"])
+def test_a_clock_that_jumps_an_hour_neither_holds_up_a_look_nor_makes_a_quiet_run_costly(jump_s: int) -> None:
+    steady = looks_within(RunPolls(2.0), seconds=900)
+    seen = looks_within(RunPolls(2.0), seconds=900, jump_at=200, jump_s=jump_s)
+    assert max(after - before for before, after in pairwise(seen)) <= LONGEST_S
+    assert len(seen) <= 1.5 * len(steady)
+
+
+@pytest.mark.parametrize("jump_s", [3600, -3600], ids=["ahead", "back"])
+def test_news_after_a_jump_of_the_clock_bring_the_short_interval_back(jump_s: int) -> None:
+    seen = looks_within(RunPolls(2.0), seconds=300, news_at=tuple(range(220, 240)), jump_at=200, jump_s=jump_s)
+    after_news = [second for second in seen if second >= 220]
+    assert after_news[0] - 220 <= LONGEST_S
     assert after_news[1] - after_news[0] == 2
 
 
