@@ -1,6 +1,8 @@
 """`client.admin.organization.usage.costs`, and usage itself in the same shape."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from openai.resources.admin.organization import Organization
 
 from schemas.ids import ProjectId
+from service.db.projects import ProjectRepository
 from service.db.tables import JobRow, RunRow, StoredBytesRow
 from service.db.usage import UsageRepository
 from service.organization.metering import measure_stored_bytes
@@ -20,6 +23,8 @@ MORNING = datetime(2026, 3, 2, tzinfo=UTC)
 """Of a day that has passed and on which no other test uses anything."""
 DAY = timedelta(days=1)
 GIB = 1024**3
+WAITING_S = 0.5
+"""Enough for a thread to come to where it waits."""
 
 
 @pytest.fixture
@@ -157,5 +162,21 @@ def test_stored_bytes_are_measured_for_each_project(admin_http: httpx2.Client, s
     project = new_project(server.database)
     upload(openai_client(server, project), content=b'{"prompt": "Hi", "chosen": "Hello!", "rejected": "No."}\n')
     measure_stored_bytes(server.database, now=MORNING)
+    bucket = ask_usage(admin_http, **{"project_ids[]": project.id})["data"][0]
+    assert [result["stored_bytes"] for result in bucket["results"]] == [56]
+
+
+def test_processes_that_measure_at_once_wait_for_each_other(admin_http: httpx2.Client, server: Server) -> None:
+    project = new_project(server.database)
+    upload(openai_client(server, project), content=b'{"prompt": "Hi", "chosen": "Hello!", "rejected": "No."}\n')
+    with ThreadPoolExecutor(1) as pool:
+        with server.database.write() as session:  # as another process, in the middle of the same project
+            ProjectRepository(session).lock(project.id)
+            UsageRepository(session).note_stored_bytes(project.id, day=MORNING.date(), stored_bytes=9)
+            session.flush()
+            measuring = pool.submit(measure_stored_bytes, server.database, now=MORNING)
+            time.sleep(WAITING_S)
+            assert not measuring.done()
+        measuring.result()
     bucket = ask_usage(admin_http, **{"project_ids[]": project.id})["data"][0]
     assert [result["stored_bytes"] for result in bucket["results"]] == [56]
