@@ -10,7 +10,6 @@ from schemas.organization import (
     CreateProjectRequest,
     OrganizationProject,
     ProjectUsage,
-    QuotaChanges,
     UpdateProjectRequest,
 )
 from schemas.pages import BoundedPage
@@ -29,10 +28,10 @@ from service.organization.quotas import measure_usage, present_quotas, set_quota
 def create_project(organization: Organization, request: CreateProjectRequest) -> OrganizationProject:
     now = organization.clock()
     row = ProjectRow(id=new_project_id(), name=request.name, created_at=now, archived_at=None)
-    set_quotas(row, request.quotas)
+    quotas = set_quotas(row, request.quotas)
     with organization.database.write() as session:
         ProjectRepository(session).add(row)
-        data: dict[str, JsonValue] = {"name": row.name, "title": row.name, **_asked(request.quotas)}
+        data: dict[str, JsonValue] = {"name": row.name, "title": row.name, **({"quotas": quotas} if quotas else {})}
         record(session, organization, "project.created", row.id, project=row, data=data)
         return _present(row, measure_usage(session, row, now=now))
 
@@ -57,11 +56,19 @@ def update_project(organization: Organization, project_id: str, request: UpdateP
     """Raises: ProjectNotFound, ProjectArchived."""
     with organization.database.write() as session:
         row = require_active_project(session, project_id)
-        row.name = request.name or row.name
-        set_quotas(row, request.quotas)
-        changes: dict[str, JsonValue] = {"title": row.name, **_asked(request.quotas)}
-        record(session, organization, "project.updated", row.id, project=row, changes=changes)
+        changes = _change(row, request)
+        if changes:
+            record(session, organization, "project.updated", row.id, project=row, changes=changes)
         return _present(row, measure_usage(session, row, now=organization.clock()))
+
+
+def _change(row: ProjectRow, request: UpdateProjectRequest) -> dict[str, JsonValue]:
+    """Returns what is new, for the audit log."""
+    changes: dict[str, JsonValue] = {}
+    if request.name is not None and request.name != row.name:
+        changes["title"] = row.name = request.name
+    quotas = set_quotas(row, request.quotas)
+    return changes | ({"quotas": quotas} if quotas else {})
 
 
 def archive_project(organization: Organization, project_id: str) -> OrganizationProject:
@@ -108,8 +115,3 @@ def _present(row: ProjectRow, usage: ProjectUsage | None = None) -> Organization
         quotas=present_quotas(row),
         usage=usage,
     )
-
-
-def _asked(quotas: QuotaChanges | None) -> dict[str, JsonValue]:
-    """For the audit log."""
-    return {} if quotas is None else {"quotas": quotas.model_dump(mode="json", exclude_unset=True)}

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from pydantic import JsonValue
 from sqlalchemy.orm import Session
 
 from schemas.ids import ProjectId
@@ -12,13 +13,16 @@ from service.db.tables import ProjectRow
 from service.db.usage import UsageRepository
 
 
-def set_quotas(row: ProjectRow, changes: QuotaChanges | None) -> None:
-    """Change what is given; it counts from the next look of a dispatcher or a request on."""
-    if changes is None:
-        return
-    for name in changes.model_fields_set:
-        setattr(row, name, getattr(changes, name))
+def set_quotas(row: ProjectRow, asked: QuotaChanges | None) -> dict[str, JsonValue]:
+    """Change what is given; it counts from the next look of a dispatcher or a request on. Returns what is new."""
+    if asked is None:
+        return {}
+    values: dict[str, JsonValue] = asked.model_dump(mode="json", exclude_unset=True)
+    changes = {name: value for name, value in values.items() if value != getattr(row, name)}
+    for name, value in changes.items():
+        setattr(row, name, value)
     row.gpu_hours_used_up_until = None  # to be summed up anew
+    return changes
 
 
 def present_quotas(row: ProjectRow) -> ProjectQuotas:

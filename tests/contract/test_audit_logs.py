@@ -69,6 +69,21 @@ def test_each_change_is_told_with_its_actor_project_and_details(organization: Or
     assert second.value not in str([entry.to_dict() for entry in entries])
 
 
+def test_a_changed_project_tells_what_is_new_alone(organization: Organization) -> None:
+    project = organization.projects.create(name="Team A", extra_body={"quotas": {"max_gpus": 8}})
+
+    def change(**fields: object) -> None:
+        organization.projects.update(project.id, extra_body=fields)
+
+    change(quotas={"max_gpus": 4, "max_queued_jobs": None})
+    change(name="Team A", quotas={"max_gpus": None})
+    change(name="Team B", quotas={"max_gpus": None})
+    change(name="Team B")
+    entries = organization.audit_logs.list(event_types=["project.updated"]).to_dict()["data"]
+    told = [entry["project.updated"]["changes_requested"] for entry in entries]  # type: ignore[index,attr-defined]
+    assert told == [{"title": "Team B"}, {"quotas": {"max_gpus": None}}, {"quotas": {"max_gpus": 4}}]
+
+
 def test_the_log_is_searched(organization: Organization) -> None:
     one, two = (organization.projects.create(name=name) for name in ("one", "two"))
     organization.projects.archive(two.id)
