@@ -10,13 +10,14 @@ import threading
 import time
 from pathlib import Path
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 
 from service.db.engine import Database
-from service.db.tables import JobRow, RunRow
+from service.db.tables import RunRow
 from service.dispatcher.loop import Dispatcher
 from service.dispatcher.validations import Validations
 from service.storage.folder import FolderStore
+from tests.benchmarks.service_load.populate import put_claimed_jobs_back
 from tests.benchmarks.service_load.simulated_cluster import NODES, SimulatedCluster, dispatch_context
 
 POLL_S = 0.02
@@ -38,7 +39,7 @@ def seconds_to_fill_the_cluster(database: Database, url: str, folder: Path, *, d
             process.send_signal(signal.SIGTERM)
         for process in processes:
             process.wait()
-        _empty_the_cluster(database)
+        put_claimed_jobs_back(database)
 
 
 def main() -> None:
@@ -62,13 +63,6 @@ def _wait_for_launches(database: Database, wanted: int) -> None:
     while _launched(database) < wanted:
         assert time.monotonic() < deadline, f"only {_launched(database)} of {wanted} runs were launched"
         time.sleep(POLL_S)
-
-
-def _empty_the_cluster(database: Database) -> None:
-    back = {"status": "queued", "attempt": 0, "lease_owner": None, "lease_expires_at": None, "started_at": None}
-    with database.write() as session:
-        session.query(RunRow).delete()
-        session.execute(update(JobRow).where(JobRow.status == "running").values(**back))
 
 
 if __name__ == "__main__":

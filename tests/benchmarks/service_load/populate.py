@@ -15,7 +15,7 @@ from service.db.engine import Database
 from service.db.files import FileRepository
 from service.db.jobs import JobRepository
 from service.db.projects import ProjectRepository
-from service.db.tables import ApiKeyRow, FileRow, JobRow, ProjectRow, Table
+from service.db.tables import ApiKeyRow, FileRow, JobRow, ProjectRow, RunEventRow, RunRow, Table
 from service.dispatcher.loop import Dispatcher
 from service.dispatcher.validations import Validations
 from service.identifiers import new_file_id, new_key_id
@@ -70,6 +70,15 @@ def clone_job(database: Database, template: JobId, *, projects: int, ended: int,
         _clone(session, JobRow, template, copied, first=ended + 1, last=ended + queued)
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
+
+
+def put_claimed_jobs_back(database: Database) -> int:
+    """The queue as before the claims, but for whose turn it was last; returns how many runs there were."""
+    back = {"status": "queued", "attempt": 0, "lease_owner": None, "lease_expires_at": None, "started_at": None}
+    with database.write() as session:
+        session.query(RunEventRow).filter_by(key="job:running").delete()
+        session.query(JobRow).filter_by(status="running").update(back | {"event_count": JobRow.event_count - 1})
+        return session.query(RunRow).delete()
 
 
 def _clone(

@@ -10,10 +10,10 @@ import httpx2
 
 from schemas.ids import JobId
 from service.db.engine import Database
-from service.db.tables import JobRow, RunRow
+from service.db.tables import JobRow
 from service.dispatcher.claim import claim_round
 from service.storage.folder import FolderStore
-from tests.benchmarks.service_load.populate import KEY
+from tests.benchmarks.service_load.populate import KEY, put_claimed_jobs_back
 from tests.benchmarks.service_load.simulated_cluster import SimulatedCluster, dispatch_context
 
 REPEATS = 200
@@ -51,11 +51,7 @@ def _claim_cost(database: Database, folder: Path) -> float:
         began = time.perf_counter()
         claim_round(context)
         seconds = time.perf_counter() - began
-        with database.write() as session:
-            claimed = session.query(RunRow).delete()
-            back = {"status": "queued", "attempt": 0, "lease_owner": None, "lease_expires_at": None}
-            session.query(JobRow).filter_by(status="running").update(back)
-        costs.append(seconds / claimed)
+        costs.append(seconds / put_claimed_jobs_back(database))
     return statistics.median(costs)
 
 
