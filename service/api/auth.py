@@ -29,15 +29,13 @@ def _project_of_key(
         raise _no_key(request.headers.get("authorization"))
     with app.database.read() as session:
         sha256 = hash_api_key(credentials.credentials)
-        found = ProjectRepository(session).find_open_key(sha256, now=app.clock())
-    if found is None:
+        key = ProjectRepository(session).find_open_key(sha256, now=app.clock())
+    if key is None:
         raise Unauthorized("The API key is not known, was revoked or has expired; give one of your project's keys")
-    key, limit = found
-    if limit is not None:
-        app.request_rate.count(ProjectId(key.project_id), limit)
+    app.request_rate.count(key)
     if READ_ONLY in key.scopes and request.method not in READING:
         raise Forbidden("The API key may only read; give one with all permissions to change something")
-    return ProjectId(key.project_id)
+    return key.project_id
 
 
 def _organization_of(

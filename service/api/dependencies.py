@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from service.api.etags import ShownObjects
 from service.api.request_rate import RequestRate
 from service.api.slow_work import SlowLane
 from service.clock import Clock
@@ -33,21 +34,25 @@ class Parts:
     assembly_lane: SlowLane = field(default_factory=SlowLane)
     webhook_test_lane: SlowLane = field(default_factory=SlowLane)
     request_rate: RequestRate = field(default_factory=RequestRate)
+    shown_jobs: ShownObjects = field(default_factory=ShownObjects)
 
 
-def _parts_of(request: Request) -> Parts:
+# On the event loop, as nothing here waits: each `def` among the dependencies is a thread's turn in every request.
+
+
+async def _parts_of(request: Request) -> Parts:
     return cast(Parts, request.app.state.parts)
 
 
-def _webhooks_of(request: Request) -> Webhooks:
-    return _parts_of(request).webhooks
+async def _webhooks_of(parts: Annotated[Parts, Depends(_parts_of)]) -> Webhooks:
+    return parts.webhooks
 
 
 App = Annotated[Parts, Depends(_parts_of)]
 Hooks = Annotated[Webhooks, Depends(_webhooks_of)]
 
 
-def refuse_nul(request: Request) -> None:
+async def refuse_nul(request: Request) -> None:
     """PostgreSQL's text takes no NUL, and no id has one."""
     if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
         raise InvalidRequest("The URL has a NUL character (%00); remove it")

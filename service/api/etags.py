@@ -1,19 +1,64 @@
-"""Cheap polling: a client that has the newest state gets an empty 304."""
+"""Cheap polling: a client that has the newest state gets an empty 304, others what was told before as it was."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from threading import Lock
+from typing import Protocol
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse
 
 from schemas.base import Response as WireObject
 
+KEPT = 1_000
+"""Bodies of two kilobytes or so."""
+MEDIA_TYPE = "application/json"
 
-def answer_unless_known(request: Request, wire_object: WireObject, *, etag: str) -> Response:
-    headers = {"etag": etag, "cache-control": "no-cache"}
-    if is_known(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=headers)
-    return JSONResponse(wire_object.model_dump(mode="json"), headers=headers)
+
+class Tagged(Protocol):
+    @property
+    def etag(self) -> str: ...
+
+    @property
+    def wire_object(self) -> WireObject: ...
+
+
+class ShownObjects:
+    """The last bodies by their ETag, which names the object and its version: under it nothing else is ever told."""
+
+    def __init__(self) -> None:
+        self._bodies: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = Lock()
+
+    def answer(self, request: Request, etag: str, load: Callable[[], Tagged]) -> Response:
+        """`load` is asked where the body of the ETag is not kept, and may find a newer one."""
+        if is_known(request.headers.get("if-none-match"), etag):
+            return Response(status_code=304, headers=_headers(etag))
+        body = self._find(etag)
+        if body is None:
+            found = load()
+            etag, body = found.etag, found.wire_object.model_dump_json().encode()
+            self._keep(etag, body)
+        return Response(body, media_type=MEDIA_TYPE, headers=_headers(etag))
+
+    def _find(self, etag: str) -> bytes | None:
+        with self._lock:
+            body = self._bodies.get(etag)
+            if body is not None:
+                self._bodies.move_to_end(etag)
+            return body
+
+    def _keep(self, etag: str, body: bytes) -> None:
+        with self._lock:
+            self._bodies[etag] = body
+            if len(self._bodies) > KEPT:
+                self._bodies.popitem(last=False)
 
 
 def is_known(if_none_match: str | None, etag: str) -> bool:
     """RFC 9110, 13.1.2: compared weakly, any of a list, or `*`."""
     tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
     return etag in tags or tags == ["*"]
+
+
+def _headers(etag: str) -> dict[str, str]:
+    return {"etag": etag, "cache-control": "no-cache"}

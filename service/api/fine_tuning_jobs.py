@@ -6,7 +6,6 @@ from schemas.fine_tuning import Checkpoint, CreateJobRequest, FineTuningJob, Job
 from schemas.pages import BoundedPage, Page
 from service.api.auth import Project
 from service.api.dependencies import App
-from service.api.etags import answer_unless_known
 from service.api.idempotency import IdempotencyKey, once_per_body
 from service.api.job_bodies import JobBody
 from service.api.json_bodies import JsonBody
@@ -35,8 +34,8 @@ def list_jobs(project: Project, app: App, page: JobsPage, wanted: JobsFilter) ->
 @router.get("/{job_id}", response_model=FineTuningJob, responses={304: {"description": "Not changed since the ETag"}})
 def get_job(job_id: str, project: Project, app: App, request: Request) -> Response:
     """Poll a job; send its `ETag` back as `If-None-Match` to get an empty 304 while nothing changes."""
-    found = queries.find_job(project, job_id, database=app.database)
-    return answer_unless_known(request, found.job, etag=found.etag)
+    etag = queries.find_job_etag(project, job_id, database=app.database)
+    return app.shown_jobs.answer(request, etag, lambda: queries.find_job(project, job_id, database=app.database))
 
 
 @router.post("/{job_id}/cancel", responses=CONFLICT)

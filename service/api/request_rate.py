@@ -11,8 +11,7 @@ from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from schemas.ids import ProjectId
-from service.db.tables import RateLimitRow
+from service.db.projects import OpenKey
 from service.errors import TooManyRequests
 
 
@@ -24,11 +23,11 @@ def _in_memory() -> SlidingWindowCounterRateLimiter:
 class RequestRate:
     _counted: SlidingWindowCounterRateLimiter = field(default_factory=_in_memory)
 
-    def count(self, project_id: ProjectId, limit: RateLimitRow) -> None:
+    def count(self, key: OpenKey) -> None:
         """Raises: TooManyRequests, for one over the limit."""
-        for item, noun in _items(limit):
-            if not self._counted.hit(item, project_id):
-                resets_at = self._counted.get_window_stats(item, project_id).reset_time
+        for item, noun in _items(key):
+            if not self._counted.hit(item, key.project_id):
+                resets_at = self._counted.get_window_stats(item, key.project_id).reset_time
                 raise TooManyRequests(
                     f"The project may send {item.amount} request(s) a {noun} and has sent as many; poll less often, "
                     "or ask the operator for more",
@@ -36,7 +35,7 @@ class RequestRate:
                 )
 
 
-def _items(limit: RateLimitRow) -> list[tuple[RateLimitItem, str]]:
+def _items(limit: OpenKey) -> list[tuple[RateLimitItem, str]]:
     items: list[tuple[RateLimitItem, str]] = []
     if limit.max_requests_per_1_minute is not None:
         items.append((RateLimitItemPerMinute(limit.max_requests_per_1_minute), "minute"))

@@ -8,14 +8,17 @@ compare-and-set UPDATE, a row read `with_for_update`, or a lock by name (`servic
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from service.db.committed import facts_of
 from service.telemetry.facts import Tell, tell_nobody
@@ -26,6 +29,9 @@ POOL_OVERFLOW = 10
 """At most 20 connections a process: two API processes and two dispatchers fit PostgreSQL's usual 100."""
 POOL_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 5
+IDLE_S = 5.0
+"""From when on a connection is asked whether it still works."""
+RETURNED_AT = "returned_at"
 READ_ONLY = "25006"
 """PostgreSQL's state for a write to a standby, which is what a server is while another one takes over."""
 SESSION_SETTINGS = {
@@ -44,10 +50,11 @@ class Database:
         self.engine = _open_engine(url)
         self._tell = tell
         self._writing = self.engine.execution_options(begin_immediate=True)
+        self._reading = _reading(self.engine)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with Session(self._reading, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
@@ -81,16 +88,24 @@ def _open_engine(url: str) -> Engine:
     is_postgres = make_url(url).get_backend_name() == "postgresql"
     # Errors are logged, and a statement's parameters are users' own texts and hashes of keys.
     engine = create_engine(url, hide_parameters=True, **(_postgres_options() if is_postgres else {}))
+    if is_postgres:
+        event.listen(engine, "checkin", _note_return)
+        event.listen(engine, "checkout", partial(_ping_idle, engine.dialect))
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
+def _reading(engine: Engine) -> Engine:
+    """PostgreSQL's usual transaction shows what was committed before each statement; so does none, without the two
+    round trips of its begin and end. SQLite's shows one state to its end."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT") if engine.name == "postgresql" else engine
+
+
 def _postgres_options() -> dict[str, Any]:
     settings = " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items())
     return {
-        "pool_pre_ping": True,  # a connection from before the server's restart is replaced unseen
         "pool_size": POOL_SIZE,
         "max_overflow": POOL_OVERFLOW,
         "pool_timeout": POOL_TIMEOUT_S,
@@ -101,6 +116,21 @@ def _postgres_options() -> dict[str, Any]:
             "keepalives_idle": 30,
         },
     }
+
+
+def _note_return(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info[RETURNED_AT] = time.monotonic()
+
+
+def _ping_idle(dialect: Dialect, connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Replace a connection from before the server's restart unseen. One that just worked is not asked: at each poll
+    that would be a third round trip."""
+    if time.monotonic() - record.info.get(RETURNED_AT, time.monotonic()) < IDLE_S:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError from error  # the others are as old
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -1,5 +1,6 @@
 """Events of jobs: appended with a sequence that has no gap, each key once."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -52,6 +53,24 @@ class EventRepository:
             .execution_options(synchronize_session=False)
         )
         return len(fresh)
+
+    def append_to_each(self, job_ids: Collection[JobId], event: NewEvent) -> None:
+        """Add the event to each of the jobs whose own its key is not yet. Needs a writing transaction."""
+        touched = update(JobRow).where(JobRow.id.in_(job_ids)).values(version=JobRow.version + 1)
+        last_seqs = self._session.execute(
+            touched.returning(JobRow.id, JobRow.event_count).execution_options(synchronize_session=False)
+        ).all()
+        is_known = (RunEventRow.job_id.in_(job_ids), RunEventRow.key == event.key)
+        known = set(self._session.scalars(select(RunEventRow.job_id).where(*is_known)))
+        fresh = [(JobId(job_id), last_seq) for job_id, last_seq in last_seqs if job_id not in known]
+        self._session.add_all(_row(job_id, last_seq + 1, event) for job_id, last_seq in fresh)
+        self._session.flush()
+        self._session.execute(
+            update(JobRow)
+            .where(JobRow.id.in_([job_id for job_id, _ in fresh]))
+            .values(event_count=JobRow.event_count + 1)
+            .execution_options(synchronize_session=False)
+        )
 
     def list_after(self, job_id: JobId, *, after: str | None, limit: int) -> list[RunEventRow] | None:
         """Newest first; None when `after` is no event of this job."""

@@ -1,8 +1,9 @@
 """Jobs. Every change of status goes through `advance`, a fenced update, or `QueueRepository.claim`."""
 
+from collections.abc import Collection
 from typing import Any, cast
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import bindparam, exists, select, update
 from sqlalchemy.orm import Session
 
 from schemas.fine_tuning import JobStatus
@@ -26,9 +27,17 @@ class JobRepository:
     def find(self, project_id: ProjectId, job_id: str) -> JobRow | None:
         return self._session.scalars(select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)).first()
 
+    def find_version(self, project_id: ProjectId, job_id: str) -> int | None:
+        return self._session.scalar(_FIND_VERSION, {"project_id": project_id, "job_id": job_id})
+
     def find_any(self, job_id: JobId) -> JobRow | None:
         """For the dispatcher, which serves all projects."""
         return self._session.get(JobRow, job_id)
+
+    def list_any(self, job_ids: Collection[JobId]) -> list[JobRow]:
+        """As they are now, whatever the session has loaded of them before."""
+        query = select(JobRow).where(JobRow.id.in_(job_ids)).execution_options(populate_existing=True)
+        return list(self._session.scalars(query))
 
     def list_after(
         self,
@@ -94,3 +103,9 @@ class JobRepository:
         if project_id is not None and seen is not None and "status" in changes:
             tell_on_commit(self._session, JobMoved(job_id, project_id, seen=seen, to=changes["status"]))
         return project_id is not None
+
+
+# Asked at each poll: to build a statement costs as much as to run it.
+_FIND_VERSION = select(JobRow.version).where(
+    JobRow.project_id == bindparam("project_id"), JobRow.id == bindparam("job_id")
+)

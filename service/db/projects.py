@@ -1,13 +1,24 @@
 """Projects, and the API keys that open them."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from schemas.ids import ProjectId
 from service.db.rate_limits import ALL_REQUESTS
-from service.db.tables import ApiKeyRow, ProjectRow, RateLimitRow
+from service.db.tables import ApiKeyRow, ProjectRow, RateLimitRow, UtcDateTime
+
+
+@dataclass(frozen=True, slots=True)
+class OpenKey:
+    """What a request may do by its key, and how many like it: null for no limit."""
+
+    project_id: ProjectId
+    scopes: list[str]
+    max_requests_per_1_minute: int | None
+    max_requests_per_1_day: int | None
 
 
 class ProjectRepository:
@@ -51,25 +62,30 @@ class ProjectRepository:
             query = query.where(ProjectRow.archived_at.is_(None))
         return list(self._session.scalars(query.order_by(ProjectRow.id.desc()).limit(limit)))
 
-    def find_open_key(self, sha256: str, *, now: datetime) -> tuple[ApiKeyRow, RateLimitRow | None] | None:
-        """A key that is neither revoked nor expired, of a project that is not archived, and how often it may ask."""
-        query = (
-            select(ApiKeyRow, RateLimitRow)
-            .join(ProjectRow, ProjectRow.id == ApiKeyRow.project_id)
-            .outerjoin(
-                RateLimitRow,
-                and_(RateLimitRow.project_id == ApiKeyRow.project_id, RateLimitRow.model == ALL_REQUESTS),
-            )
-            .where(
-                ApiKeyRow.sha256 == sha256,
-                ApiKeyRow.revoked_at.is_(None),
-                or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > now),
-                ProjectRow.archived_at.is_(None),
-            )
-        )
-        found = self._session.execute(query).first()
-        return None if found is None else (found[0], found[1])
+    def find_open_key(self, sha256: str, *, now: datetime) -> OpenKey | None:
+        """A key that is neither revoked nor expired, of a project that is not archived."""
+        found = self._session.execute(_FIND_OPEN_KEY, {"sha256": sha256, "now": now}).first()
+        return None if found is None else OpenKey(ProjectId(found[0]), *found[1:])
 
     def knows_key(self, sha256: str) -> bool:
         """Whether the key was ever given, revoked or not."""
         return self._session.scalar(select(ApiKeyRow.id).where(ApiKeyRow.sha256 == sha256)) is not None
+
+
+# Asked at each request: to build a statement costs as much as to run it.
+_FIND_OPEN_KEY = (
+    select(
+        ApiKeyRow.project_id,
+        ApiKeyRow.scopes,
+        RateLimitRow.max_requests_per_1_minute,
+        RateLimitRow.max_requests_per_1_day,
+    )
+    .join(ProjectRow, ProjectRow.id == ApiKeyRow.project_id)
+    .outerjoin(RateLimitRow, and_(RateLimitRow.project_id == ApiKeyRow.project_id, RateLimitRow.model == ALL_REQUESTS))
+    .where(
+        ApiKeyRow.sha256 == bindparam("sha256"),
+        ApiKeyRow.revoked_at.is_(None),
+        or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > bindparam("now", type_=UtcDateTime())),
+        ProjectRow.archived_at.is_(None),
+    )
+)

@@ -4,6 +4,7 @@ Looked at and changed under `Lock.QUEUE`. Every query is a few index look-ups fo
 many jobs wait or have ended.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -94,11 +95,11 @@ class QueueRepository:
         found = self._session.execute(_LIST_HELD_BACK, _at(now, limit))
         return [HeldBack(JobId(job_id), reason) for job_id, reason in found]
 
-    def claim(self, job_id: JobId, lease: Lease, *, now: datetime) -> JobRow | None:
-        """Move a queued job to `running` under a new attempt and a lease; None when it is no longer queued."""
-        claimed = self._session.scalars(
+    def claim(self, job_ids: Sequence[JobId], lease: Lease, *, now: datetime) -> list[JobRow]:
+        """Move queued jobs to `running` under a new attempt and a lease; returns those that were still queued."""
+        changed = self._session.scalars(
             update(JobRow)
-            .where(JobRow.id == job_id, JobRow.status == "queued")
+            .where(JobRow.id.in_(job_ids), JobRow.status == "queued")
             .values(
                 status="running",
                 attempt=JobRow.attempt + 1,
@@ -110,11 +111,12 @@ class QueueRepository:
                 lease_expires_at=lease.until,
             )
             .returning(JobRow)
-            .execution_options(populate_existing=True)
-        ).first()
-        if claimed is not None:
-            self._note_turn(ProjectId(claimed.project_id), now=now)
-            tell_on_commit(self._session, JobMoved(claimed.id, claimed.project_id, seen="queued", to="running"))
+            .execution_options(populate_existing=True, synchronize_session=False)
+        )
+        claimed = sorted(changed, key=lambda job: job_ids.index(JobId(job.id)))
+        self._note_turns({job.project_id for job in claimed}, now=now)
+        for job in claimed:
+            tell_on_commit(self._session, JobMoved(job.id, job.project_id, seen="queued", to="running"))
         return claimed
 
     def count_held(self) -> Held:
@@ -144,8 +146,13 @@ class QueueRepository:
         gpus, cpu_runs = self._session.execute(query.where(*conditions)).one()
         return Held(gpus=int(gpus), cpu_runs=int(cpu_runs))
 
-    def _note_turn(self, project_id: ProjectId, *, now: datetime) -> None:
-        self._session.execute(update(ProjectRow).where(ProjectRow.id == project_id).values(last_claimed_at=now))
+    def _note_turns(self, project_ids: set[str], *, now: datetime) -> None:
+        self._session.execute(
+            update(ProjectRow)
+            .where(ProjectRow.id.in_(project_ids))
+            .values(last_claimed_at=now)
+            .execution_options(synchronize_session=False)
+        )
 
 
 _IS_OPEN = RunRow.ended_at.is_(None)

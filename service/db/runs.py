@@ -1,5 +1,6 @@
 """Runs: the attempts of jobs."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, case, func, literal, select, update
@@ -9,22 +10,31 @@ from schemas.ids import DispatcherId, JobId, RunId
 from service.db.tables import JobRow, RunRow, UtcDateTime
 
 
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    job: JobRow
+    """As it was with the run: each write says itself what it must still be."""
+    run: RunRow
+
+
 class RunRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def add(self, run: RunRow) -> None:
-        self._session.add(run)
+    def add(self, *runs: RunRow) -> None:
+        self._session.add_all(runs)
         self._session.flush()
 
     def find(self, run_id: RunId) -> RunRow | None:
         return self._session.get(RunRow, run_id)
 
-    def list_open(self, owner: DispatcherId) -> list[RunRow]:
+    def list_open(self, owner: DispatcherId, *, unsubmitted_alone: bool = False) -> list[OpenRun]:
         """Runs of the owner's jobs that the backend may still hold processes of, oldest first."""
-        query = select(RunRow).join(JobRow, JobRow.id == RunRow.job_id)
+        query = select(RunRow, JobRow).join(JobRow, JobRow.id == RunRow.job_id)
         query = query.where(RunRow.ended_at.is_(None), JobRow.lease_owner == owner)
-        return list(self._session.scalars(query.order_by(RunRow.id)))
+        if unsubmitted_alone:
+            query = query.where(RunRow.submitted_at.is_(None))
+        return [OpenRun(job, run) for run, job in self._session.execute(query.order_by(RunRow.id))]
 
     def list_of_job(self, job_id: JobId) -> list[RunRow]:
         """Newest attempt first."""

@@ -5,13 +5,13 @@ the cluster nor pass a quota. A job too large for the room that is left keeps it
 CPU): it would otherwise wait for ever.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
 
 from sqlalchemy.orm import Session
 
-from schemas.ids import JobId, run_id
+from schemas.ids import JobId
 from service.backends.backend import Capacity
 from service.clock import month_start, next_month_start
 from service.db.cluster import ClusterRepository
@@ -30,12 +30,14 @@ from service.dispatcher.model_of_job import ModelGone, find_model
 from service.dispatcher.preempt import preempt_for
 from service.dispatcher.requirements import Requirements, refuse_reason, resolve_requirements
 from service.dispatcher.room import Room
-from service.dispatcher.run_rows import add_run
+from service.dispatcher.run_rows import new_run
 from service.dispatcher.transitions import fail_job
 from service.dispatcher.waiting import tell_held_back, tell_waits_for_room
 
 LOOK_AHEAD = 100
 """Projects looked at in one round."""
+CLAIMS_AT_ONCE = 20
+"""Rounds go on until there are as many: what is claimed is launched one by one, and others could take the rest."""
 
 
 class _Turn(Enum):
@@ -45,7 +47,7 @@ class _Turn(Enum):
     PASSED = auto()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Round:
     session: Session
     context: DispatchContext
@@ -53,10 +55,13 @@ class _Round:
     room: Room
     largest: Capacity
     """What the cluster had at its best of late."""
+    chosen: dict[JobId, Requirements] = field(default_factory=dict)
+    """Jobs that have their turn and are not yet claimed."""
+    claimed: int = 0
 
 
-def claim_round(context: DispatchContext) -> bool:
-    """Claim at most one job of each project that runs the fewest. False: nobody had a turn, the next round is no other.
+def claim_jobs(context: DispatchContext) -> bool:
+    """Claim jobs in rounds, for as long as somebody has a turn. False: nobody had, and the next look finds no other.
 
     Raises: BackendUnavailable.
     """
@@ -69,46 +74,69 @@ def claim_round(context: DispatchContext) -> bool:
         now = context.clock()
         gpus, cpus = ClusterRepository(session).note_capacity(gpus=capacity.gpus, cpus=capacity.cpus, now=now)
         largest = Capacity(cpus=cpus, gpus=gpus)
-        has_admitted = admit_runs(session, capacity, largest, now=now)
-        room = Room(capacity, QueueRepository(session).count_held())
-        return _give_turns(_Round(session, context, now, room, largest)) or has_admitted
+        has_moved = admit_runs(session, capacity, largest, now=now)
+        this = _Round(session, context, now, Room(capacity, QueueRepository(session).count_held()), largest)
+        while this.claimed < CLAIMS_AT_ONCE and _give_turns(this):
+            has_moved = True
+            this.room = Room(capacity, this.room.held)
+        return has_moved
 
 
 def _give_turns(this: _Round) -> bool:
-    queue = QueueRepository(this.session)
+    """Choose at most one job of each project that runs the fewest. False: nothing has changed."""
+    heads = QueueRepository(this.session).list_heads(now=this.now, limit=LOOK_AHEAD)
+    jobs = _load(this, [head.job_id for head in heads])
     fewest: int | None = None
     has_moved = False
-    for head in queue.list_heads(now=this.now, limit=LOOK_AHEAD):
+    for head in heads:
         if this.room.is_full or (fewest is not None and head.running > fewest):
             break
-        turn = _give_turn(this, head)
+        turn = _give_turn(this, head, jobs[head.job_id])
         has_moved = has_moved or turn is not _Turn.PASSED
         if turn is _Turn.TAKEN and not head.keeps_room:
             fewest = head.running
-    if has_moved:
-        return True  # what is held back is looked at when nothing else moves
-    for held_back in queue.list_held_back(now=this.now, limit=LOOK_AHEAD):
-        has_moved = _hold_back(this, held_back) or has_moved
-    return has_moved
+    _claim_chosen(this)
+    # what is held back is looked at when nothing else moves
+    return has_moved or _hold_back_all(this)
 
 
-def _give_turn(this: _Round, head: Head) -> _Turn:
-    job = JobRepository(this.session).find_any(head.job_id)
-    if job is None:
-        return _Turn.PASSED
+def _load(this: _Round, job_ids: list[JobId]) -> dict[JobId, JobRow]:
+    return {JobId(job.id): job for job in JobRepository(this.session).list_any(job_ids)} if job_ids else {}
+
+
+def _give_turn(this: _Round, head: Head, job: JobRow) -> _Turn:
     needed = _resolve_or_refuse(this, job)
     if needed is None or _is_used_up(this, head, needed):
         return _Turn.MOVED
     if this.room.has_place_for(needed):
         this.room.take(needed)
-        return _claim(this, head.job_id, needed)
+        this.chosen[head.job_id] = needed
+        return _Turn.TAKEN
     if this.room.is_kept_from(needed):
         return _Turn.PASSED  # it waits behind another, which was told
     this.room.keep_for(needed)
+    _claim_chosen(this)  # their runs count among those that hold the room
     if preempt_for(this.session, job, needed, this.room.capacity, now=this.now):
         return _Turn.MOVED
     tell_waits_for_room(this.session, job, needed, this.room.held, this.room.capacity, now=this.now)
     return _Turn.PASSED
+
+
+def _claim_chosen(this: _Round) -> None:
+    """One whose user was faster is left out."""
+    chosen, this.chosen = this.chosen, {}
+    if not chosen:
+        return
+    claimed = QueueRepository(this.session).claim([*chosen], new_lease(this.context, this.now), now=this.now)
+    RunRepository(this.session).add(
+        *(
+            new_run(job, chosen[JobId(job.id)], attempt=job.attempt, now=this.now, admitted_at=this.now)
+            for job in claimed
+        )
+    )
+    started = NewEvent("job:running", this.now, "info", "Fine-tuning job started")
+    EventRepository(this.session).append_to_each([JobId(job.id) for job in claimed], started)
+    this.claimed += len(claimed)
 
 
 def _resolve_or_refuse(this: _Round, job: JobRow) -> Requirements | None:
@@ -147,11 +175,17 @@ def _is_used_up(this: _Round, head: Head, needed: Requirements) -> bool:
     return True
 
 
-def _hold_back(this: _Round, held_back: HeldBack) -> bool:
+def _hold_back_all(this: _Round) -> bool:
+    found = QueueRepository(this.session).list_held_back(now=this.now, limit=LOOK_AHEAD)
+    jobs = _load(this, [held_back.job_id for held_back in found])
+    has_moved = False
+    for held_back in found:
+        has_moved = _hold_back(this, held_back, jobs[held_back.job_id]) or has_moved
+    return has_moved
+
+
+def _hold_back(this: _Round, held_back: HeldBack, job: JobRow) -> bool:
     """Tell a job which quota it waits for, or have others stopped for it, within the quota."""
-    job = JobRepository(this.session).find_any(held_back.job_id)
-    if job is None:
-        return False
     needed = _resolve_or_refuse(this, job)
     if needed is None:
         return True
@@ -160,13 +194,3 @@ def _hold_back(this: _Round, held_back: HeldBack) -> bool:
         return True
     tell_held_back(this.session, job, held_back.reason, now=this.now)
     return False
-
-
-def _claim(this: _Round, job_id: JobId, needed: Requirements) -> _Turn:
-    claimed = QueueRepository(this.session).claim(job_id, new_lease(this.context, this.now), now=this.now)
-    if claimed is None:
-        return _Turn.PASSED  # its user was faster
-    add_run(this.session, job_id, attempt=claimed.attempt, needed=needed, now=this.now)
-    RunRepository(this.session).admit(run_id(job_id, attempt=claimed.attempt), now=this.now)
-    EventRepository(this.session).append(job_id, [NewEvent("job:running", this.now, "info", "Fine-tuning job started")])
-    return _Turn.TAKEN

@@ -8,11 +8,12 @@ import structlog
 from schemas.ids import JobId, RunId
 from schemas.run_layout import SPEC, run_prefix
 from service.backends.backend import RunRequest
+from service.db.jobs import JobRepository
 from service.db.runs import RunRepository
 from service.db.tables import JobRow, RunRow
 from service.dispatcher.context import DispatchContext
 from service.dispatcher.files_of_job import FileGone
-from service.dispatcher.leases import LeaseLost, check_lease, fenced_write
+from service.dispatcher.leases import LeaseLost, fenced_write
 from service.dispatcher.model_of_job import ModelGone
 from service.dispatcher.run_specs import build_run_spec, run_folder_uri
 from service.dispatcher.steps import observed
@@ -27,12 +28,17 @@ def launch_run(context: DispatchContext, job: JobRow, run: RunRow) -> None:
     job_id, run_id = JobId(job.id), RunId(run.id)
     try:
         with context.database.read() as session:
-            spec = build_run_spec(session, context, job, run)
+            # No transaction can fence the calls that follow, so they begin with the newest look.
+            now_job = JobRepository(session).find_any(job_id)
+            if now_job is None or now_job.lease_owner != context.dispatcher_id:
+                raise LeaseLost(job_id)
+            if now_job.status != "running" or now_job.attempt != run.attempt:
+                return
+            spec = build_run_spec(session, context, now_job, run)
     except (FileGone, ModelGone) as gone:
         with fenced_write(context, job_id) as session:
             fail_job(session, job, seen="running", failure=gone.failure, now=context.clock())
         return
-    check_lease(context, job_id)
     context.store.write(f"{run_prefix(job_id, run_id)}/{SPEC}", [spec.model_dump_json(indent=2).encode()])
     folder_uri = run_folder_uri(context.store, job_id, run_id)
     context.backend.submit(RunRequest(run_id, folder_uri, spec.workers, spec.gpus_per_worker))

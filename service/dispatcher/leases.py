@@ -37,13 +37,6 @@ def fenced_write(context: DispatchContext, job_id: JobId) -> Iterator[Session]:
         yield session
 
 
-def check_lease(context: DispatchContext, job_id: JobId) -> None:
-    """Before a call to the outside, which no transaction can fence. Raises: LeaseLost."""
-    with context.database.read() as session:
-        if not leases_of(session, context).hold(job_id):
-            raise LeaseLost(job_id)
-
-
 def leases_of(session: Session, context: DispatchContext) -> LeaseRepository:
     return LeaseRepository(session, context.dispatcher_id)
 

@@ -18,11 +18,10 @@ from schemas.ids import JobId
 from service.backends.backend import BackendUnavailable
 from service.db.engine import is_outage
 from service.db.jobs import JobRepository
-from service.db.runs import RunRepository
-from service.db.tables import RunRow
+from service.db.runs import OpenRun, RunRepository
 from service.dispatcher.backoff import MAX_FAILURES, Backoff
 from service.dispatcher.capacity_watch import CapacityWatch
-from service.dispatcher.claim import claim_round
+from service.dispatcher.claim import claim_jobs
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.leases import LeaseLost, fenced_write, give_leases_back, renewing_leases, take_over_orphans
 from service.dispatcher.reconcile import interrupt_run, reconcile_run
@@ -68,27 +67,28 @@ class Dispatcher:
 
     def interrupt_runs(self) -> None:
         """After the backend was stopped with the service: each job goes on at the next start, at no attempt's cost."""
-        for run in self._open_runs():
-            self._attempt_job(JobId(run.job_id), partial(interrupt_run, self._context, run))
+        for each in self._open_runs():
+            self._attempt_job(JobId(each.job.id), partial(interrupt_run, self._context, each.job, each.run))
 
     def give_back(self) -> None:
         """Let other dispatchers go on at once, instead of when the leases expire."""
         with suppress(SQLAlchemyError):
             give_leases_back(self._context)
 
-    def _open_runs(self) -> list[RunRow]:
+    def _open_runs(self, *, unsubmitted_alone: bool = False) -> list[OpenRun]:
         with self._context.database.read() as session:
-            return RunRepository(session).list_open(self._context.dispatcher_id)
+            runs = RunRepository(session)
+            return runs.list_open(self._context.dispatcher_id, unsubmitted_alone=unsubmitted_alone)
 
-    def _reconcile(self, runs: list[RunRow]) -> None:
-        for run in runs:
+    def _reconcile(self, runs: list[OpenRun]) -> None:
+        for each in runs:
             if self._stop.is_set():
                 return
-            self._attempt_job(JobId(run.job_id), partial(reconcile_run, self._context, run))
+            self._attempt_job(JobId(each.job.id), partial(reconcile_run, self._context, each.job, each.run))
 
     def _claim_all(self) -> None:
-        while not self._stop.is_set() and claim_round(self._context):
-            self._reconcile([run for run in self._open_runs() if run.submitted_at is None])
+        while not self._stop.is_set() and claim_jobs(self._context):
+            self._reconcile(self._open_runs(unsubmitted_alone=True))
 
     def _attempt_job(self, job_id: JobId, step: Callable[[], None]) -> None:
         if self._attempt(job_id, step, job_id=job_id):

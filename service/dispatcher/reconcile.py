@@ -10,7 +10,6 @@ from schemas.ids import JobId, RunId
 from schemas.run_layout import OUTCOME, run_prefix
 from schemas.run_record import Outcome
 from service.backends.backend import RunState, RunStatus
-from service.db.jobs import JobRepository
 from service.db.tables import JobRow, RunRow
 from service.dispatcher.backoff import has_come
 from service.dispatcher.context import DispatchContext, JobFailure
@@ -30,11 +29,8 @@ class DamagedOutcome(ValueError):
     """`outcome.json` is there and cannot be read."""
 
 
-def reconcile_run(context: DispatchContext, run: RunRow) -> None:
+def reconcile_run(context: DispatchContext, job: JobRow, run: RunRow) -> None:
     """Move the run and its job as far as they go now. Raises: BackendUnavailable; LeaseLost."""
-    with context.database.read() as session:
-        job = JobRepository(session).find_any(JobId(run.job_id))
-    assert job is not None, f"run {run.id} has no job; a foreign key forbids that"
     if job.attempt == run.attempt and job.status in HELD:
         _hold(context, job, run)
     elif job.status != "running" or job.attempt != run.attempt:
@@ -49,12 +45,10 @@ def reconcile_run(context: DispatchContext, run: RunRow) -> None:
         _follow(context, job, run)
 
 
-def interrupt_run(context: DispatchContext, run: RunRow) -> None:
+def interrupt_run(context: DispatchContext, job: JobRow, run: RunRow) -> None:
     """Close a run that the service ended together with its backend; one that had finished is left to be published."""
-    with context.database.read() as session:
-        job = JobRepository(session).find_any(JobId(run.job_id))
-    is_current = job is not None and job.status == "running" and job.attempt == run.attempt
-    if job is None or not is_current or run.submitted_at is None or _read_outcome(context, job, run) is not None:
+    is_current = job.status == "running" and job.attempt == run.attempt
+    if not is_current or run.submitted_at is None or _read_outcome(context, job, run) is not None:
         return
     ingest_chunks(context, job, run)
     settle_interrupted(context, job, run)

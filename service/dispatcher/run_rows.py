@@ -20,33 +20,30 @@ NOT_LOST = frozenset({STOPPED_WITH_SERVICE, STOPPED_FOR_PAUSE, PREEMPTED})
 """What costs the job no attempt."""
 
 
-def add_run(
-    session: Session,
-    job_id: JobId,
+def new_run(
+    job: JobRow,
+    needed: Requirements,
     *,
     attempt: int,
-    needed: Requirements,
     now: datetime,
     launch_at: datetime | None = None,
-) -> None:
-    """Add an attempt that is not admitted to the cluster yet."""
-    job = session.get_one(JobRow, job_id)
-    RunRepository(session).add(
-        RunRow(
-            id=run_id(job_id, attempt=attempt),
-            job_id=job_id,
-            attempt=attempt,
-            project_id=job.project_id,
-            model=job.model,
-            workers=needed.workers,
-            gpus=needed.gpus,
-            created_at=now,
-            launch_at=launch_at,
-            submitted_at=None,
-            ended_at=None,
-            end_reason=None,
-            chunks_ingested=0,
-        )
+    admitted_at: datetime | None = None,
+) -> RunRow:
+    return RunRow(
+        id=run_id(JobId(job.id), attempt=attempt),
+        job_id=job.id,
+        attempt=attempt,
+        project_id=job.project_id,
+        model=job.model,
+        workers=needed.workers,
+        gpus=needed.gpus,
+        created_at=now,
+        launch_at=launch_at,
+        admitted_at=admitted_at,
+        submitted_at=None,
+        ended_at=None,
+        end_reason=None,
+        chunks_ingested=0,
     )
 
 

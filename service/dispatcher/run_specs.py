@@ -66,6 +66,8 @@ def _preference_file(store: ObjectStore, file: FileRow, *, row_format: str | Non
 
 
 def _earlier_run_folders(session: Session, store: ObjectStore, job: JobRow, run: RunRow) -> tuple[str, ...]:
+    if run.attempt == 1:
+        return ()
     job_id = JobId(job.id)
     earlier = [row for row in RunRepository(session).list_of_job(job_id) if row.attempt < run.attempt]
     return tuple(run_folder_uri(store, job_id, RunId(row.id)) for row in earlier)

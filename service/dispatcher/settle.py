@@ -21,7 +21,7 @@ from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.last_words import last_words
 from service.dispatcher.leases import fenced_write, leases_of
 from service.dispatcher.requirements import Requirements
-from service.dispatcher.run_rows import NOT_LOST, STOPPED_WITH_SERVICE, add_run, close_run
+from service.dispatcher.run_rows import NOT_LOST, STOPPED_WITH_SERVICE, close_run, new_run
 from service.dispatcher.steps import observed
 from service.dispatcher.transitions import fail_job, move_job
 from service.identifiers import new_file_id
@@ -101,7 +101,7 @@ def _start_next_attempt(
         leases_of(session, context).release(job_id)
         return
     needed = Requirements(run.workers, run.gpus // run.workers)
-    add_run(session, job_id, attempt=run.attempt + 1, needed=needed, now=now, launch_at=launch_at)
+    RunRepository(session).add(new_run(job, needed, attempt=run.attempt + 1, now=now, launch_at=launch_at))
     EventRepository(session).append(job_id, [NewEvent(f"run:{run.id}:lost", now, "warn", message)])
 
 

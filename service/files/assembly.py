@@ -59,10 +59,12 @@ def complete_upload(completion: Completion, *, database: Database, store: Object
     """Raises: UploadNotFound, UploadEnded, InvalidRequest, Unavailable, IdempotencyKeyReused."""
     now = clock()  # an upload that was in time at the start of this is in time at its end
     with database.read() as session:
+        # Before the upload: another request that ends it meanwhile takes them away, and is then seen to have ended it.
+        there = UploadRepository(session).find_parts(UploadId(completion.upload_id))
         row = _require_upload(session, completion)
         if _is_repeat(row, completion.request):
             return present_upload(session, row, now=now)
-        parts = _choose_parts(session, row, completion.request, now=now)
+        parts = _choose_parts(there, row, completion.request, now=now)
     file_id = new_file_id()
     try:
         stored = _write_file(file_id, parts, completion.request.md5, store=store)
@@ -89,11 +91,11 @@ def _is_repeat(row: UploadRow, request: CompleteUploadRequest) -> bool:
 
 
 def _choose_parts(
-    session: Session, row: UploadRow, request: CompleteUploadRequest, *, now: datetime
+    there: dict[str, UploadPartRow], row: UploadRow, request: CompleteUploadRequest, *, now: datetime
 ) -> list[UploadPartRow]:
     """The named parts in order. Raises: UploadEnded, InvalidRequest."""
     require_pending(row, row.id, now=now)
-    left = UploadRepository(session).find_parts(UploadId(row.id))
+    left = dict(there)
     parts: list[UploadPartRow] = []
     for index, part_id in enumerate(request.part_ids):
         part = left.pop(part_id, None)

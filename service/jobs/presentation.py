@@ -47,8 +47,8 @@ def present_job(job: JobRow) -> FineTuningJob:
     )
 
 
-def job_etag(job: JobRow) -> str:
-    return f'"{job.id}-{job.version}"'
+def job_etag(job_id: str, version: int) -> str:
+    return f'"{job_id}-{version}"'
 
 
 def present_event(event: RunEventRow) -> JobEvent:

@@ -12,13 +12,12 @@ from openai import OpenAI
 from openai.resources.admin.organization import Organization
 from openai.types.admin.organization import Project
 
-from schemas.ids import JobId
 from service.api_keys import new_admin_key
 from service.clock import month_start, next_month_start, utc_now
 from service.db.admin_keys import AdminKeyRepository
-from service.db.tables import AdminKeyRow, RunRow
+from service.db.tables import AdminKeyRow, JobRow
 from service.dispatcher.requirements import Requirements
-from service.dispatcher.run_rows import add_run
+from service.dispatcher.run_rows import new_run
 from service.organization.admin_keys import admin_key_row
 from tests.contract.rows import PAIR, add_model, move, submit, upload
 from tests.contract.server import ProjectAccess, Server
@@ -57,9 +56,9 @@ def usage_of(project: Project) -> dict[str, Any]:
 def add_gpu_run(server: Server, job_id: str, *, gpus: int, hours: float) -> None:
     """One that began so long ago, this month at the earliest, and still runs."""
     with server.database.write() as session:
-        add_run(session, JobId(job_id), attempt=1, needed=Requirements(gpus, 1), now=utc_now())
-        run = session.get_one(RunRow, f"{job_id}-1")
+        run = new_run(session.get_one(JobRow, job_id), Requirements(gpus, 1), attempt=1, now=utc_now())
         run.submitted_at = utc_now() - timedelta(hours=hours)
+        session.add(run)
 
 
 def test_quotas_are_set_at_creation_changed_one_by_one_and_taken_away(organization: Organization) -> None:

@@ -92,17 +92,19 @@ class Observer:
     def _check_claims(self, before: Snapshot, now: Snapshot) -> None:
         """Within a project the highest priority goes first, then the oldest."""
         held = {run.job_id for run in before.open_runs()}
+        claimed: dict[str, set[str]] = {}
         for job in now.jobs.values():
             seen = before.jobs.get(job.id)
-            if seen is None or not (seen.status == "queued" and job.status == "running"):
-                continue
+            if seen is not None and seen.status == "queued" and job.status == "running":
+                claimed.setdefault(job.project_id, set()).add(job.id)
+        for project_id, ids in claimed.items():
             waiting = [
                 other
                 for other in before.jobs.values()
-                if other.project_id == job.project_id and other.status == "queued" and other.id not in held
+                if other.project_id == project_id and other.status == "queued" and other.id not in held
             ]
-            first = min(waiting, key=lambda other: (-other.priority, other.id))
-            require(first.id == job.id, f"{job.id} was claimed before {first.id}")
+            first = sorted(waiting, key=lambda other: (-other.priority, other.id))[: len(ids)]
+            require(ids == {job.id for job in first}, f"{ids} were claimed before {first}")
 
     def _check_quotas(self, now: Snapshot) -> None:
         for project_id, quota in self._quotas.items():

@@ -11,7 +11,7 @@ import httpx2
 from schemas.ids import JobId
 from service.db.engine import Database
 from service.db.tables import JobRow
-from service.dispatcher.claim import claim_round
+from service.dispatcher.claim import claim_jobs
 from service.storage.folder import FolderStore
 from tests.benchmarks.service_load.populate import KEY, put_claimed_jobs_back
 from tests.benchmarks.service_load.simulated_cluster import SimulatedCluster, dispatch_context
@@ -26,7 +26,7 @@ class Costs:
     """Medians, seconds."""
 
     claim_s: float
-    """Of one job: a round takes one of each project that is next."""
+    """Of one job: some are claimed at once."""
     first_page_s: float
     last_page_s: float
     """The oldest jobs of the project."""
@@ -49,7 +49,7 @@ def _claim_cost(database: Database, folder: Path) -> float:
     costs = []
     for _ in range(CLAIM_REPEATS):
         began = time.perf_counter()
-        claim_round(context)
+        claim_jobs(context)
         seconds = time.perf_counter() - began
         costs.append(seconds / put_claimed_jobs_back(database))
     return statistics.median(costs)

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+from sqlalchemy.orm import Session
+
 from schemas.ids import DispatcherId, JobId, ProjectId
 from service.db.engine import Database
 from service.db.jobs import JobRepository
@@ -9,9 +11,13 @@ from service.db.leases import Lease
 from service.db.locks import Lock, take_lock
 from service.db.projects import ProjectRepository
 from service.db.queue import QueueRepository
+from service.db.runs import RunRepository
 from service.db.tables import JobRow, ProjectRow
+from service.dispatcher.requirements import Requirements
+from service.dispatcher.run_rows import new_run
 from service.identifiers import new_job_id, new_project_id
 
+ON_CPUS = Requirements(1, 0)
 FIRST_DISPATCHER = DispatcherId("dispatcher-1")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -64,5 +70,10 @@ def claim_next(database: Database, *, owner: DispatcherId = FIRST_DISPATCHER, no
         heads = queue.list_heads(now=now, limit=1)
         if not heads:
             return None
-        claimed = queue.claim(heads[0].job_id, Lease(owner, now + timedelta(seconds=30)), now=now)
-        return JobId(claimed.id) if claimed is not None else None
+        claimed = queue.claim([heads[0].job_id], Lease(owner, now + timedelta(seconds=30)), now=now)
+        return JobId(claimed[0].id) if claimed else None
+
+
+def add_run(session: Session, job_id: JobId, needed: Requirements = ON_CPUS) -> None:
+    """Its first attempt."""
+    RunRepository(session).add(new_run(session.get_one(JobRow, job_id), needed, attempt=1, now=NOW))

@@ -37,8 +37,8 @@ def test_each_change_of_a_jobs_status_is_a_fact_and_nothing_else_is(
     job_id = add_job(database, project_id)
     with database.write() as session:
         jobs = JobRepository(session)
-        assert QueueRepository(session).claim(job_id, Lease(FIRST_DISPATCHER, NOW), now=NOW) is not None
-        assert QueueRepository(session).claim(job_id, Lease(FIRST_DISPATCHER, NOW), now=NOW) is None
+        assert len(QueueRepository(session).claim([job_id], Lease(FIRST_DISPATCHER, NOW), now=NOW)) == 1
+        assert QueueRepository(session).claim([job_id], Lease(FIRST_DISPATCHER, NOW), now=NOW) == []
         assert jobs.update_running(job_id, attempt=1, changes={"estimated_finish_at": NOW})
         assert not jobs.update_running(job_id, attempt=7, changes={"status": "failed"})
         assert not jobs.advance(job_id, seen="queued", to="failed")

@@ -8,6 +8,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from schemas.ids import ProjectId
+from service.db import engine
 from service.db.engine import Database, is_outage
 from service.db.jobs import JobRepository
 from service.db.projects import ProjectRepository
@@ -33,6 +34,22 @@ def test_rows_can_be_read_after_their_transaction(database: Database, project_id
         job = JobRepository(session).find(project_id, job_id)
     assert job is not None
     assert job.created_at == NOW
+
+
+def test_a_connection_that_broke_while_it_was_idle_is_replaced_unseen(
+    postgres: PostgresDatabases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "IDLE_S", 0.0)
+    url = postgres.new_url()
+    database, other = Database(url), Database(url)
+    with database.read() as session:
+        process_id = session.scalar(text("SELECT pg_backend_pid()"))
+    with other.write() as session:
+        assert session.scalar(text("SELECT pg_terminate_backend(:id, 5000)"), {"id": process_id})
+    with database.read() as session:
+        assert session.scalar(text("SELECT pg_backend_pid()")) != process_id
+    database.close()
+    other.close()
 
 
 def test_writers_that_read_first_wait_for_each_other(database: Database, project_id: ProjectId) -> None:

@@ -52,6 +52,17 @@ def test_jobs_do_not_share_keys_or_numbers(database: Database, project_id: Proje
     assert stored(database, one) == stored(database, other) == [(1, "step:1")]
 
 
+def test_an_event_of_several_jobs_comes_once_to_each_as_its_next(database: Database, project_id: ProjectId) -> None:
+    one, other = add_job(database, project_id), add_job(database, project_id)
+    append(database, one, [step_event(1)])
+    for _ in range(2):
+        with database.write() as session:
+            EventRepository(session).append_to_each([one, other], step_event(2))
+    append(database, other, [step_event(3)])
+    assert stored(database, one) == [(1, "step:1"), (2, "step:2")]
+    assert stored(database, other) == [(1, "step:2"), (2, "step:3")]
+
+
 def test_writers_at_once_leave_no_gap_and_no_repeat(database: Database, project_id: ProjectId) -> None:
     job_id = add_job(database, project_id)
 

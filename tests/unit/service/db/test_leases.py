@@ -10,9 +10,7 @@ from service.db.engine import Database
 from service.db.leases import MAX_SKEW, LeaseRepository
 from service.db.runs import RunRepository
 from service.db.tables import JobRow, RunRow
-from service.dispatcher.requirements import Requirements
-from service.dispatcher.run_rows import add_run
-from tests.unit.service.db.rows import NOW, add_job, claim_next
+from tests.unit.service.db.rows import NOW, add_job, add_run, claim_next
 
 ONE, TWO = DispatcherId("dispatcher-1"), DispatcherId("dispatcher-2")
 
@@ -27,7 +25,7 @@ def running(database: Database, project_id: ProjectId) -> JobId:
     job_id = add_job(database, project_id)
     assert claim_next(database, owner=ONE) == job_id
     with database.write() as session:
-        add_run(session, job_id, attempt=1, needed=Requirements(1, 0), now=NOW)
+        add_run(session, job_id)
     return job_id
 
 
@@ -53,7 +51,7 @@ def test_an_expired_lease_can_be_taken_over_and_its_former_owner_is_out(database
     assert not holds(database, ONE, running)
     with database.read() as session:
         assert RunRepository(session).list_open(ONE) == []
-        assert [run.job_id for run in RunRepository(session).list_open(TWO)] == [running]
+        assert [each.run.job_id for each in RunRepository(session).list_open(TWO)] == [running]
 
 
 def test_an_expired_lease_that_nobody_took_is_still_its_owners(database: Database, running: JobId) -> None:
@@ -71,7 +69,7 @@ def test_a_lease_of_a_clock_that_was_set_back_is_not_waited_for(database: Databa
 
 def test_a_run_is_not_over_before_it_began(database: Database, running: JobId) -> None:
     with database.write() as session:
-        [run] = RunRepository(session).list_open(ONE)
+        [run] = [each.run for each in RunRepository(session).list_open(ONE)]
         RunRepository(session).mark_submitted(RunId(run.id), now=later(-60))
         RunRepository(session).mark_ended(RunId(run.id), now=later(-90), reason="done")
     with database.read() as session:
@@ -94,7 +92,7 @@ def test_only_the_owner_can_release(database: Database, running: JobId) -> None:
 
 def test_a_job_whose_runs_have_ended_is_no_orphan(database: Database, running: JobId) -> None:
     with database.write() as session:
-        [run] = RunRepository(session).list_open(ONE)
+        [run] = [each.run for each in RunRepository(session).list_open(ONE)]
         RunRepository(session).mark_ended(running_id := run.id, now=NOW, reason="done")  # type: ignore[arg-type]
     assert running_id == f"{running}-1"
     with database.read() as session:

@@ -18,10 +18,8 @@ from service.db.jobs import JobRepository
 from service.db.projects import ProjectRepository
 from service.db.runs import RunRepository
 from service.db.tables import ProjectRow, Table
-from service.dispatcher.requirements import Requirements
-from service.dispatcher.run_rows import add_run
 from tests.postgres import PostgresDatabases
-from tests.unit.service.db.rows import NOW, add_job
+from tests.unit.service.db.rows import NOW, add_job, add_run
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +93,7 @@ def test_jobs_with_runs_survive_the_way_to_paused_and_back(url: str, engine: Eng
         ProjectRepository(session).add(ProjectRow(id=project_id, name="default", created_at=NOW))
     job_id = add_job(database, project_id, metadata={"kept": "yes"})
     with database.write() as session:
-        add_run(session, job_id, attempt=1, needed=Requirements(1, 0), now=NOW)
+        add_run(session, job_id)
     downgrade(engine, "0001")
     migrate.upgrade(database.engine)
     with database.write() as session:

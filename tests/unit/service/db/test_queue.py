@@ -7,11 +7,12 @@ from schemas.ids import DispatcherId, JobId, ProjectId
 from service.db.engine import Database
 from service.db.heads import ROOM_KEPT
 from service.db.jobs import JobRepository
+from service.db.leases import Lease
+from service.db.projects import ProjectRepository
 from service.db.queue import Held, HeldBack, QueueRepository
 from service.db.tables import JobRow
 from service.dispatcher.requirements import Requirements
-from service.dispatcher.run_rows import add_run
-from tests.unit.service.db.rows import NOW, add_job, add_project, claim_next
+from tests.unit.service.db.rows import FIRST_DISPATCHER, NOW, add_job, add_project, add_run, claim_next
 
 JOBS = 20
 CLAIMERS = 6
@@ -39,6 +40,20 @@ def test_the_oldest_queued_job_is_claimed(database: Database, project_id: Projec
         job = session.get_one(JobRow, first)
     assert (job.status, job.attempt, job.version, job.started_at) == ("running", 1, 1, NOW)
     assert (job.lease_owner, job.lease_expires_at) == ("dispatcher-1", NOW + timedelta(seconds=30))
+
+
+def test_of_several_jobs_claimed_together_one_that_was_taken_away_is_left_out(
+    database: Database, project_id: ProjectId
+) -> None:
+    another = add_project(database)
+    first, gone, last = add_job(database, project_id), add_job(database, project_id), add_job(database, another)
+    with database.write() as session:
+        assert JobRepository(session).advance(gone, seen="queued", to="cancelled", changes={"finished_at": NOW})
+        claimed = QueueRepository(session).claim([last, gone, first], Lease(FIRST_DISPATCHER, NOW), now=NOW)
+        assert [(job.id, job.status, job.attempt) for job in claimed] == [(last, "running", 1), (first, "running", 1)]
+    with database.read() as session:
+        turns = [ProjectRepository(session).get(each).last_claimed_at for each in (project_id, another)]
+    assert turns == [NOW, NOW]
 
 
 def test_claimers_at_once_get_each_job_once(database: Database, project_id: ProjectId) -> None:
@@ -100,7 +115,7 @@ def test_a_quota_of_none_holds_a_project_and_no_other(database: Database, projec
 def test_a_job_with_an_open_run_waits(database: Database, project_id: ProjectId) -> None:
     resumed, other = add_job(database, project_id, priority=1), add_job(database, project_id)
     with database.write() as session:
-        add_run(session, resumed, attempt=1, needed=Requirements(1, 0), now=NOW)
+        add_run(session, resumed)
     assert claim_all(database) == [other]
 
 
@@ -110,7 +125,7 @@ def test_open_runs_are_counted_by_what_they_hold(database: Database, project_id:
     for needed in (Requirements(2, 1), Requirements(4, 1), Requirements(3, 0)):
         job_id = add_job(database, project_id)
         with database.write() as session:
-            add_run(session, job_id, attempt=1, needed=needed, now=NOW)
+            add_run(session, job_id, needed)
     with database.read() as session:
         assert QueueRepository(session).count_held() == Held(gpus=6, cpu_runs=1)
 
@@ -133,7 +148,7 @@ def list_held_back(database: Database) -> list[HeldBack]:
 def start(database: Database, job_id: JobId, *, gpus: int) -> None:
     with database.write() as session:
         assert JobRepository(session).advance(job_id, seen="queued", to="running", changes={"attempt": 1})
-        add_run(session, job_id, attempt=1, needed=Requirements(gpus, 1) if gpus else Requirements(1, 0), now=NOW)
+        add_run(session, job_id, Requirements(gpus, 1) if gpus else Requirements(1, 0))
 
 
 def test_a_project_holds_no_more_gpus_than_its_quota_and_its_jobs_on_cpus_go_past(database: Database) -> None:

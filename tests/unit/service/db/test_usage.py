@@ -10,8 +10,7 @@ from service.db.engine import Database
 from service.db.tables import RunRow
 from service.db.usage import RunUse, UsageRepository
 from service.dispatcher.requirements import Requirements
-from service.dispatcher.run_rows import add_run
-from tests.unit.service.db.rows import NOW, add_job, add_project
+from tests.unit.service.db.rows import NOW, add_job, add_project, add_run
 
 HOUR = timedelta(hours=1)
 SINCE, UNTIL = NOW, NOW + 10 * HOUR
@@ -22,7 +21,7 @@ def add_past_run(
 ) -> None:
     needed = Requirements(gpus, 1) if gpus else Requirements(1, 0)
     with database.write() as session:
-        add_run(session, job_id, attempt=1, needed=needed, now=NOW)
+        add_run(session, job_id, needed)
         run = session.get_one(RunRow, f"{job_id}-1")
         run.submitted_at, run.ended_at = submitted_at, ended_at
 
