@@ -7,7 +7,7 @@ and only then the body.
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
@@ -44,9 +44,9 @@ from service.webhooks.signing import WebhookSigner
 
 FREE = Prices()
 RESOURCES = (
+    fine_tuning_jobs,  # first, for its polls: a request is laid against one route after the other
     files,
     uploads,
-    fine_tuning_jobs,
     models,
     webhook_endpoints,
     organization_projects,
@@ -89,10 +89,8 @@ def create_app(
         Webhooks(database, signer, poster, clock),
         prices,
     )
-    v1 = APIRouter(prefix="/v1", dependencies=[Depends(refuse_nul)])
     for resource in RESOURCES:
-        v1.include_router(resource.router)
-    app.include_router(v1)
+        app.include_router(resource.router, prefix="/v1", dependencies=[Depends(refuse_nul)])
     app.include_router(health.router)
     install_error_handlers(app)
     install_openapi(app)

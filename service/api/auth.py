@@ -1,14 +1,17 @@
 """Who asks: the bearer key's project, or an administrator. Runs before a request's body is read."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.orm import Session
 
 from schemas.ids import KeyId, ProjectId
 from schemas.organization import Scope
-from service.api.dependencies import App
+from service.api.accounts import PROJECT_ID
+from service.api.dependencies import App, Parts
 from service.api_keys import hash_api_key
 from service.db.admin_keys import AdminKeyRepository
 from service.db.projects import ProjectRepository
@@ -21,21 +24,43 @@ ProjectBearer = HTTPBearer(scheme_name="ProjectKey", auto_error=False, descripti
 AdminBearer = HTTPBearer(scheme_name="AdminKey", auto_error=False, description="An admin key of the organization.")
 
 
-def _project_of_key(
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who sent a key that nobody has looked up yet."""
+
+    key: str
+    request: Request
+    app: Parts
+
+    def open_project(self, session: Session) -> ProjectId:
+        """The key's project. Raises: Unauthorized, TooManyRequests, Forbidden."""
+        key = ProjectRepository(session).find_open_key(hash_api_key(self.key), now=self.app.clock())
+        if key is None:
+            raise Unauthorized("The API key is not known, was revoked or has expired; give one of your project's keys")
+        self.request.scope[PROJECT_ID] = key.project_id
+        self.app.request_rate.count(key)
+        if READ_ONLY in key.scopes and self.request.method not in READING:
+            raise Forbidden("The API key may only read; give one with all permissions to change something")
+        return key.project_id
+
+
+async def _asker_of(
     request: Request, app: App, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(ProjectBearer)]
-) -> ProjectId:
-    """Raises: Unauthorized, TooManyRequests, Forbidden."""
+) -> Asker:
+    """Raises: Unauthorized."""
     if credentials is None:
         raise _no_key(request.headers.get("authorization"))
-    with app.database.read() as session:
-        sha256 = hash_api_key(credentials.credentials)
-        key = ProjectRepository(session).find_open_key(sha256, now=app.clock())
-    if key is None:
-        raise Unauthorized("The API key is not known, was revoked or has expired; give one of your project's keys")
-    app.request_rate.count(key)
-    if READ_ONLY in key.scopes and request.method not in READING:
-        raise Forbidden("The API key may only read; give one with all permissions to change something")
-    return key.project_id
+    return Asker(credentials.credentials, request, app)
+
+
+ProjectAsker = Annotated[Asker, Depends(_asker_of)]
+"""For who looks the key up together with the rest, in one turn of a thread and one transaction."""
+
+
+def _project_of_key(asker: ProjectAsker) -> ProjectId:
+    """Raises: Unauthorized, TooManyRequests, Forbidden."""
+    with asker.app.database.read() as session:
+        return asker.open_project(session)
 
 
 def _organization_of(

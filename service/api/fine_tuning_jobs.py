@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from schemas.fine_tuning import Checkpoint, CreateJobRequest, FineTuningJob, JobEvent
 from schemas.pages import BoundedPage, Page
-from service.api.auth import Project
+from service.api.auth import Project, ProjectAsker
 from service.api.dependencies import App
 from service.api.idempotency import IdempotencyKey, once_per_body
 from service.api.job_bodies import JobBody
@@ -32,9 +32,11 @@ def list_jobs(project: Project, app: App, page: JobsPage, wanted: JobsFilter) ->
 
 
 @router.get("/{job_id}", response_model=FineTuningJob, responses={304: {"description": "Not changed since the ETag"}})
-def get_job(job_id: str, project: Project, app: App, request: Request) -> Response:
+def get_job(job_id: str, asker: ProjectAsker, app: App, request: Request) -> Response:
     """Poll a job; send its `ETag` back as `If-None-Match` to get an empty 304 while nothing changes."""
-    etag = queries.find_job_etag(project, job_id, database=app.database)
+    with app.database.read() as session:
+        project = asker.open_project(session)
+        etag = queries.find_job_etag(project, job_id, session)
     return app.shown_jobs.answer(request, etag, lambda: queries.find_job(project, job_id, database=app.database))
 
 

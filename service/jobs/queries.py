@@ -38,10 +38,9 @@ def require_job(session: Session, project_id: ProjectId, job_id: str) -> JobRow:
     return job
 
 
-def find_job_etag(project_id: ProjectId, job_id: str, *, database: Database) -> str:
+def find_job_etag(project_id: ProjectId, job_id: str, session: Session) -> str:
     """What `find_job` would tell, for the price of one number. Raises: JobNotFound."""
-    with database.read() as session:
-        version = JobRepository(session).find_version(project_id, job_id)
+    version = JobRepository(session).find_version(project_id, job_id)
     if version is None:
         raise _not_found(job_id)
     return job_etag(job_id, version)
