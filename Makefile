@@ -4,7 +4,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 INSTALLED := .venv/.installed
 
-.PHONY: install demo serve test test-fast lint bench bench-service sbom clean
+.PHONY: install demo serve test test-fast lint bench bench-gpu bench-service sbom clean
 
 install: $(INSTALLED)
 
@@ -39,6 +39,12 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(PY) -m tests.benchmarks
+
+# On a machine with one large GPU.
+bench-gpu: $(INSTALLED)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[gpu]'
+	$(PY) -m trainers.models.smollm2 .demo/models/smollm2-135m-instruct
+	$(PY) -m tests.benchmarks.gpu
 
 bench-service: $(INSTALLED)
 	$(PY) -m tests.benchmarks.service_load
