@@ -8,8 +8,8 @@ import argparse
 import logging
 import sys
 
-from trainers.entrypoint import run
 from trainers.errors import RunStopped
+from trainers.imports import no_garbage_collection
 from trainers.logs import configure_logging, log_event
 
 EXIT_STOPPED = 143
@@ -24,6 +24,8 @@ def main(arguments: list[str]) -> int:
     folder = parser.parse_args(arguments).run_folder
     configure_logging()
     try:
+        with no_garbage_collection():
+            from trainers.entrypoint import run
         run(folder)
     except RunStopped as stopped:
         log_event(log, "run_stopped", message=str(stopped))

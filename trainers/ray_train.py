@@ -14,6 +14,7 @@ from schemas.run_layout import OUTCOME, SPEC, STOP
 from schemas.run_spec import RunSpec
 from trainers.errors import RunStopped
 from trainers.file_systems import locate
+from trainers.imports import no_garbage_collection
 from trainers.logs import configure_logging, log_event, name_run
 from trainers.run_folder import RunFolder
 from trainers.stop_signal import mark_stop_on_sigterm
@@ -115,7 +116,8 @@ def _fit(run_folder_uri: str, spec: RunSpec) -> None:
 
 def train_worker(config: dict[str, str]) -> None:
     """The loop on one worker."""
-    from trainers.entrypoint import run
+    with no_garbage_collection():
+        from trainers.entrypoint import run
 
     configure_logging()
     try:
