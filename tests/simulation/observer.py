@@ -90,7 +90,7 @@ class Observer:
         require(all(key.startswith(prefix) for key in keys), f"{job.id} at attempt {job.attempt} published {keys}")
 
     def _check_claims(self, before: Snapshot, now: Snapshot) -> None:
-        """Within a project the highest priority goes first, then the oldest."""
+        """Within a project the highest priority goes first, then the oldest; one that is refused had its turn, too."""
         held = {run.job_id for run in before.open_runs()}
         claimed: dict[str, set[str]] = {}
         for job in now.jobs.values():
@@ -101,7 +101,10 @@ class Observer:
             waiting = [
                 other
                 for other in before.jobs.values()
-                if other.project_id == project_id and other.status == "queued" and other.id not in held
+                if other.project_id == project_id
+                and other.status == "queued"
+                and other.id not in held
+                and now.jobs[other.id].status not in ENDED
             ]
             first = sorted(waiting, key=lambda other: (-other.priority, other.id))[: len(ids)]
             require(ids == {job.id for job in first}, f"{ids} were claimed before {first}")
