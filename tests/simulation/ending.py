@@ -81,9 +81,9 @@ def _check_failure(world: World, job: Job) -> None:
 
 
 def _count_lost(world: World, job: Job) -> int:
-    return sum(
-        process.request.run_id.startswith(f"{job.id}-") and not process.has_finished for process in world.cluster.all
-    )
+    """One that finished on a node that was cut off may have been lost to everybody before."""
+    mine = [process for process in world.cluster.all if process.request.run_id.startswith(f"{job.id}-")]
+    return sum(not process.has_finished or process.cut_off_until_s is not None for process in mine)
 
 
 def _check_usage(world: World, run: Run) -> None:

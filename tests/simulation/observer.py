@@ -49,7 +49,7 @@ class Observer:
                 elif seen != job:
                     self._check_change(seen, job, actor)
             self._check_claims(before, now)
-            self._check_quotas(now)
+            self._check_quotas(before, now)
             self._check_noted(before, now)
             self._check_runs(before, now)
         except InvariantBroken as broken:
@@ -109,12 +109,14 @@ class Observer:
             first = sorted(waiting, key=lambda other: (-other.priority, other.id))[: len(ids)]
             require(ids == {job.id for job in first}, f"{ids} were claimed before {first}")
 
-    def _check_quotas(self, now: Snapshot) -> None:
+    def _check_quotas(self, before: Snapshot, now: Snapshot) -> None:
         for project_id, quota in self._quotas.items():
-            statuses = [job.status for job in now.jobs.values() if job.project_id == project_id]
-            running, waiting = statuses.count("running"), sum(status in WAITING for status in statuses)
+            running = sum(job.project_id == project_id and job.status == "running" for job in now.jobs.values())
             require(quota.running is None or running <= quota.running, f"{running} jobs of {project_id} run")
-            require(quota.queued is None or waiting <= quota.queued, f"{waiting} jobs of {project_id} wait")
+            waiting = {job.id for job in now.jobs.values() if job.project_id == project_id and job.status in WAITING}
+            asked = {job_id for job_id in waiting if _was_asked_for(before.jobs.get(job_id))}
+            fits = quota.queued is None or len(waiting) <= quota.queued
+            require(fits or not asked, f"{sorted(asked)} wait, too, of {project_id}: {len(waiting)} in all")
         gpus = sum(run.gpus for run in now.open_runs())
         require(gpus <= self._gpus, f"open runs hold {gpus} GPUs of {self._gpus}")
 
@@ -133,6 +135,11 @@ class Observer:
             seen = before.runs.get(run.id)
             require(seen is None or seen.ended_at in (None, run.ended_at), f"{run.id} ended twice")
             require(run.attempt <= now.jobs[run.job_id].attempt, f"{run.id} is ahead of its job")
+
+
+def _was_asked_for(seen: Job | None) -> bool:
+    """Whether a job that waits now was not there or paused: no quota keeps out one that had to make room."""
+    return seen is None or seen.status == "paused"
 
 
 def require(holds: bool, what: str) -> None:

@@ -8,7 +8,7 @@ from tests.simulation.history import seeds, tell_history
 
 pytestmark = pytest.mark.slow
 
-HISTORIES = seeds(range(120))
+HISTORIES = seeds(range(1000))
 A_TEST = 20
 POSTGRES_HISTORIES = seeds(range(6))
 FOUND = (6, 413)
