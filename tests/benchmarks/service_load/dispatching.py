@@ -27,7 +27,8 @@ DEADLINE_S = 120.0
 def seconds_to_fill_the_cluster(database: Database, url: str, folder: Path, *, dispatchers: int) -> float:
     """From the first claim to the last launch, on `NODES` nodes that were idle. The queue is as before afterwards."""
     command = [sys.executable, "-m", __name__, url, str(folder)]
-    processes = [subprocess.Popen(command) for _ in range(dispatchers)]
+    # Their log has a line a launch.
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(dispatchers)]
     try:
         _wait_for_launches(database, 1)
         began = time.perf_counter()
