@@ -23,6 +23,7 @@ from trainers.dpo.prepare import prepare
 from trainers.dpo.train import TrainingLoop
 from trainers.errors import TrainerError
 from trainers.events import EventLog, message
+from trainers.host_memory import keep_freed_memory
 from trainers.logs import log_event, name_run
 from trainers.model_copy import local_copy
 from trainers.models.weight_hashes import hashing_weights
@@ -52,6 +53,7 @@ def run(run_folder_uri: str) -> Outcome | None:
     spec = RunSpec.model_validate_json(folder.read(SPEC))
     name_run(spec)
     log_event(log, "run_started")
+    keep_freed_memory()
     with listening_for_stop(folder) as stop, open_workers(gpus_per_worker=spec.gpus_per_worker) as workers:
         if workers.from_first(workers.writes and folder.exists(OUTCOME)):
             return Outcome.model_validate_json(folder.read(OUTCOME)) if workers.writes else None
