@@ -1,7 +1,7 @@
 """What a pass frees on the host stays with the process: the next pass asks for as much again.
 
 glibc gives blocks of megabytes back at once, and the system clears every page of what it hands out anew. On SmolLM2 and
-two cores that took a sixth of a step's time.
+two cores that took a tenth of a step's time.
 """
 
 import ctypes
