@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoTokenizer
 from tests.benchmarks.cases import Case, write_long_pairs, write_pairs
 from tests.benchmarks.gemm import count_flops
 from tests.benchmarks.job_start import measure_starts
+from tests.benchmarks.modules import run_module
 from tests.benchmarks.our_run import RANK, OurRun, read_tokens, run_ours
 from tests.benchmarks.report import Measured, Rounds, draw_chart, table
 from tests.benchmarks.trl_run import CONFIGURATIONS
@@ -65,7 +66,7 @@ def _one_round(folder: Path, case: Case, model: Path) -> dict[str, float]:
     """Run ours and each of TRL's configurations once, one after the other."""
     folder.mkdir()
     ours = run_ours(folder / "ours", case, model=model)
-    measured = {"GEMM peak, FLOP/s": float(_run("tests.benchmarks.gemm"))} | _numbers("ours", ours)
+    measured = {"GEMM peak, FLOP/s": float(run_module("tests.benchmarks.gemm"))} | _numbers("ours", ours)
     for name in CONFIGURATIONS:
         trl = _run_trl(folder / "trl", name, case, model)
         measured |= {f"TRL {name}, {key}": value for key, value in trl.items() if isinstance(value, int | float)}
@@ -101,13 +102,8 @@ def _numbers(name: str, run: OurRun) -> dict[str, float]:
 def _run_trl(output: Path, configuration: str, case: Case, model: Path) -> dict[str, float]:
     options = ("--configuration", configuration, "--model", str(model), "--rows", str(case.rows))
     limits = ("--output", str(output), "--max-length", str(case.max_length))
-    numbers: dict[str, float] = json.loads(_run("tests.benchmarks.trl_run", *options, *limits).splitlines()[-1])
+    numbers: dict[str, float] = json.loads(run_module("tests.benchmarks.trl_run", *options, *limits).splitlines()[-1])
     return numbers
-
-
-def _run(module: str, *options: str) -> str:
-    command = [sys.executable, "-m", module, *options]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def _machine() -> str:

@@ -4,7 +4,6 @@ Some epochs of the same pairs: the first has the reference pass in it, the other
 """
 
 import hashlib
-import json
 import os
 import statistics
 import subprocess
@@ -14,10 +13,11 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from schemas.run_record import Outcome, RunEvent, StepMetrics
+from schemas.run_record import Outcome, StepMetrics
 from schemas.run_spec import DpoParameters, LoraParameters, ModelSource, PreferenceFile, RunSpec
 from service.backends.trainer_command import import_path, local_command
 from tests.benchmarks.cases import Case
+from tests.tiny_runs import read_events
 from trainers.data.chat_tokens import PairTokens, tokenize_rows
 from trainers.data.preference_dataset import read_rows
 from trainers.errors import InvalidTrainingFile
@@ -93,9 +93,7 @@ def read_tokens(case: Case, tokenizer: PreTrainedTokenizerBase) -> list[PairToke
 
 
 def _step_events(folder: Path) -> list[tuple[float, StepMetrics]]:
-    lines = [line for chunk in sorted((folder / "events").iterdir()) for line in chunk.read_text().splitlines()]
-    events = [RunEvent.model_validate(json.loads(line)) for line in lines]
-    return [(event.created_at, event.step_metrics) for event in events if event.step_metrics is not None]
+    return [(event.created_at, event.step_metrics) for event in read_events(folder) if event.step_metrics is not None]
 
 
 def _spec(case: Case, model: Path, workers: int, epochs: int, *, on_gpu: bool) -> RunSpec:

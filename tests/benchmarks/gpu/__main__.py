@@ -7,7 +7,6 @@ grown to 2,048 tokens, and of ours alone one pair of 32,768. Times are medians o
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +19,9 @@ from transformers import AutoConfig, AutoTokenizer
 from tests.benchmarks.cases import Case, write_long_pairs, write_pairs
 from tests.benchmarks.gemm import count_flops
 from tests.benchmarks.gpu.random_model import SHAPES
+from tests.benchmarks.modules import run_module
 from tests.benchmarks.our_run import RANK, read_tokens, run_ours
+from tests.tiny_runs import read_events
 
 EPOCHS = 4
 SIZE = 8192
@@ -38,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as name:
         folder = Path(name)
         model = folder / "model"
-        _run("tests.benchmarks.gpu.random_model", arguments.shape, str(arguments.tokenizer), str(model))
+        run_module("tests.benchmarks.gpu.random_model", arguments.shape, str(arguments.tokenizer), str(model))
         short = write_pairs(folder / "short.jsonl", pairs=64, batch_size=32)
         long = write_long_pairs(folder / "long.jsonl", length=2048, model=model, pairs=32, batch_size=16)
         longest = write_long_pairs(folder / "longest.jsonl", length=32768, model=model, pairs=1, batch_size=1)
@@ -59,8 +60,6 @@ def _ours(folder: Path, case: Case, model: Path) -> dict[str, Any]:
     run = run_ours(folder, case, model=model, on_gpu=torch.cuda.is_available(), epochs=EPOCHS)
     tokens = read_tokens(case, AutoTokenizer.from_pretrained(model))
     flops = count_flops(tokens, AutoConfig.from_pretrained(model), rank=RANK)
-    lines = [line for chunk in sorted((folder / "events").iterdir()) for line in chunk.read_text().splitlines()]
-    events = [json.loads(line) for line in lines]
     return {
         "first epoch with the reference, s": run.first_epoch_s,
         "epoch, reference cached, s": run.cached_epoch_s,
@@ -68,23 +67,16 @@ def _ours(folder: Path, case: Case, model: Path) -> dict[str, Any]:
         "packed tokens": sum(pair.packed_length for pair in tokens),
         "peak memory, bytes": run.peak_memory_bytes,
         "losses": run.losses,
-        "told": [event["message"] for event in events if not event.get("step_metrics")],
+        "told": [event.message for event in read_events(folder) if event.step_metrics is None],
         "process, s": time.perf_counter() - began,
     }
 
 
 def _trl(output: Path, case: Case, model: Path, most: int) -> dict[str, Any]:
-    limits = ("--max-length", str(case.max_length), "--batch-size", str(case.batch_size), "--most", str(most))
-    printed = _run(
-        "tests.benchmarks.gpu.trl_run",
-        "--model",
-        str(model),
-        "--rows",
-        str(case.rows),
-        "--output",
-        str(output),
-        *limits,
-    )
+    places = ("--model", str(model), "--rows", str(case.rows), "--output", str(output))
+    numbers = {"max-length": case.max_length, "batch-size": case.batch_size, "epochs": EPOCHS, "most": most}
+    limits = [word for name, number in numbers.items() for word in (f"--{name}", str(number))]
+    printed = run_module("tests.benchmarks.gpu.trl_run", *places, *limits)
     told: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return told | {"epoch, reference cached, s": statistics.median(told["later epochs, s"])}
 
@@ -112,12 +104,6 @@ def _device() -> str:
 def _save(told: dict[str, Any], output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(told, indent=1) + "\n")
-
-
-def _run(module: str, *options: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-m", module, *options], stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
 
 
 if __name__ == "__main__":

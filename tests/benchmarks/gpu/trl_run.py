@@ -19,7 +19,6 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-EPOCHS = 4
 SIZES = (32, 16, 8, 4, 2, 1)
 """Pairs a pass."""
 
@@ -46,6 +45,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--max-length", type=int, required=True)
     parser.add_argument("--batch-size", type=int, required=True, help="pairs a step")
+    parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--most", type=int, default=SIZES[0], help="pairs a pass to begin with")
     arguments = parser.parse_args()
     for size in [size for size in SIZES if size <= min(arguments.most, arguments.batch_size)]:
@@ -70,7 +70,7 @@ def _train(arguments: argparse.Namespace, size: int) -> dict[str, Any]:
         output_dir=str(arguments.output),
         per_device_train_batch_size=size,
         gradient_accumulation_steps=arguments.batch_size // size,
-        num_train_epochs=EPOCHS,
+        num_train_epochs=arguments.epochs,
         max_length=arguments.max_length,
         learning_rate=5e-5,
         bf16=True,
@@ -104,7 +104,7 @@ def _train(arguments: argparse.Namespace, size: int) -> dict[str, Any]:
         "first epoch with the reference, s": in_all - sum(clock.seconds[1:]),
         "later epochs, s": clock.seconds[1:],
         "peak memory, bytes": torch.cuda.max_memory_allocated() if on_gpu else 0,
-        "losses": losses[: len(losses) // EPOCHS],
+        "losses": losses[: len(losses) // arguments.epochs],
     }
 
 
