@@ -11,6 +11,7 @@ N = tokens, I = inputs, O = outputs, R = rank, S = ranks of all layers of a grou
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -95,13 +96,13 @@ class _LoraLinears(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, scalings: tuple[float, ...], *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        weights, biases, a_RIs, b_ORs = (tensors[first::4] for first in range(4))
-        a_SI = _stack(cast(Sequence[Tensor], a_RIs), x_NI.dtype)
-        down_NS = x_NI @ a_SI.T
+        # Biases alone may be absent.
+        weights, biases, a_RIs, b_ORs = (cast(Sequence[Tensor], tensors[first::4]) for first in range(4))
+        down_NS = x_NI @ _stack(a_RIs, x_NI.dtype).T
         outputs = []
         for weight_OI, bias_O, b_OR, rows, scaling in zip(weights, biases, b_ORs, _ranks(a_RIs), scalings, strict=True):
-            y_NO = nn.functional.linear(x_NI, cast(Tensor, weight_OI), bias_O)
-            outputs.append(y_NO.addmm_(down_NS[:, rows], cast(Tensor, b_OR).to(x_NI.dtype).T, alpha=scaling))
+            y_NO = nn.functional.linear(x_NI, weight_OI, bias_O)
+            outputs.append(y_NO.addmm_(down_NS[:, rows], b_OR.to(x_NI.dtype).T, alpha=scaling))
         ctx.save_for_backward(x_NI, down_NS, *weights, *a_RIs, *b_ORs)
         ctx.scalings = scalings
         return tuple(outputs)
@@ -133,13 +134,9 @@ def _stack(a_RIs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return torch.cat([a_RI.to(dtype) for a_RI in a_RIs]) if len(a_RIs) > 1 else a_RIs[0].to(dtype)
 
 
-def _ranks(a_RIs: Sequence[Tensor | None]) -> list[slice]:
+def _ranks(a_RIs: Sequence[Tensor]) -> list[slice]:
     """Where each layer's ranks lie among those of the group."""
-    ends, end = [], 0
-    for a_RI in a_RIs:
-        end += len(cast(Tensor, a_RI))
-        ends.append(slice(end - len(cast(Tensor, a_RI)), end))
-    return ends
+    return [slice(end - len(a_RI), end) for a_RI, end in zip(a_RIs, accumulate(map(len, a_RIs)), strict=True)]
 
 
 def _is_plain(layer: nn.Module) -> bool:
