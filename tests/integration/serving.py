@@ -18,7 +18,7 @@ from openai.types.fine_tuning import FineTuningJob
 KEY = "sk-dpo-integration"
 DEADLINE_S = 120.0
 GZIP_MAGIC = b"\x1f\x8b"
-POLL_S = 0.1
+POLL_S = 0.2
 LISTENING = "dpo-service is listening on "
 PAIRS = "".join(
     f'{{"prompt": "Question {n}?", "chosen": "The answer is {n}.", "rejected": "I will not say {n}."}}\n'
@@ -100,12 +100,19 @@ def wait_for_end(client: OpenAI, job: FineTuningJob) -> FineTuningJob:
 
 
 def wait_for_step(client: OpenAI, job: FineTuningJob, step: int) -> None:
-    wait_until(lambda: step in steps_of(client, job) or is_over(client, job))
+    wait_until(lambda: last_step(client, job) >= step or is_over(client, job))
     assert not is_over(client, job), f"the job was over before step {step} could be caught"
 
 
 def is_over(client: OpenAI, job: FineTuningJob) -> bool:
     return client.fine_tuning.jobs.retrieve(job.id).finished_at is not None
+
+
+def last_step(client: OpenAI, job: FineTuningJob) -> int:
+    """Of the newest events; 0 when they have none."""
+    events = client.fine_tuning.jobs.list_events(job.id).data
+    steps = (cast(dict[str, Any], event.data)["step"] for event in events if event.type == "metrics")
+    return next(steps, 0)
 
 
 def steps_of(client: OpenAI, job: FineTuningJob) -> list[int]:
@@ -126,6 +133,18 @@ def newest_checkpoint(data_dir: Path, run_id: str) -> int:
     """The step of the run's last one that is whole."""
     manifests = data_dir.rglob(f"{run_id}/checkpoints/*/manifest.json")
     return max(int(path.parent.name.removeprefix("step-")) for path in manifests)
+
+
+@contextmanager
+def suspended(processes: list[psutil.Process]) -> Iterator[None]:
+    """For as long as the context lasts they get no further; a signal finds them when it ends."""
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
 
 
 def processes_of(data_dir: Path, *, command: str = "") -> list[psutil.Process]:

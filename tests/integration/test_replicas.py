@@ -1,8 +1,7 @@
-"""Two APIs and two dispatchers over one PostgreSQL: what dies is missed by nobody, and what must not start does not."""
+"""Two APIs and two dispatchers over one PostgreSQL: who is told to stop is missed by nobody, and what must not start
+does not. `test_cluster_kills` has those that nobody told."""
 
-import random
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -10,48 +9,14 @@ import pytest
 from service.db.engine import Database
 from tests.integration.replicas import (
     DISPATCHING,
-    asked,
     environment_of,
-    new_key,
     replicated,
-    retrieved,
     run_command,
 )
-from tests.integration.serving import KEY, create_job, messages_of, processes_of, steps_of, wait_for_step, wait_until
+from tests.integration.serving import create_job, wait_for_step, wait_until
 from tests.postgres import PostgresDatabases
 
 EPOCHS = 10
-STEPS = 4 * EPOCHS
-KILLS = 6
-LEASE_S = 3.0
-
-
-@pytest.mark.parametrize("seed", [20_261_125])
-def test_jobs_run_once_each_through_random_kills(
-    tmp_path: Path, postgres: PostgresDatabases, models_file: Path, seed: int
-) -> None:
-    rng = random.Random(seed)
-    url = postgres.new_url(is_migrated=False)
-    with replicated(tmp_path, url, models_file, lease_s=LEASE_S) as replicas:
-        keys = [KEY, new_key(url)]
-        jobs = [(key, asked(replicas, key, lambda client: create_job(client, epochs=EPOCHS))) for key in keys]
-        for _ in range(KILLS):
-            time.sleep(rng.uniform(0.2, 1.5))
-            replica = rng.choice(replicas.all)
-            number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
-            code = replica.stop(number)
-            assert code in (-number, 0), replica.output  # a process that has hardly begun dies of SIGTERM, too
-            assert "Traceback" not in replica.output
-            replica.start()
-        for key, job in jobs:
-            wait_until(lambda key=key, job=job: retrieved(replicas, key, job).finished_at is not None)
-            ended = retrieved(replicas, key, job)
-            assert ended.status == "succeeded", (seed, ended.error)
-            assert asked(replicas, key, lambda client, job=job: steps_of(client, job)) == list(range(1, STEPS + 1))
-            told = asked(replicas, key, lambda client, job=job: messages_of(client, job))
-            assert len(set(told)) == len(told), told
-            assert not any("was lost" in message for message in told), told
-        wait_until(lambda: processes_of(tmp_path / "data", command="-m trainers") == [])
 
 
 def test_a_dispatcher_told_to_stop_gives_its_jobs_back_at_once(

@@ -3,6 +3,7 @@
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,22 +14,23 @@ from tests.integration.serving import (
     Serve,
     create_job,
     is_over,
+    last_step,
     messages_of,
     metrics_of,
     newest_checkpoint,
     processes_of,
     serving,
     steps_of,
+    suspended,
     wait_for_end,
     wait_for_step,
     wait_until,
 )
 
 PROCESSES = ("--backend", "process")
+TRAINERS = "-m trainers"
 EPOCHS = 25
-MANY_EPOCHS = 50
-"""Where the run goes on while the service starts again, which takes long on a busy machine."""
-STEPS = 4 * MANY_EPOCHS
+STEPS = 4 * EPOCHS
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def test_a_service_that_ends_in_the_middle_goes_on_at_its_next_start(tmp_path: P
     for number, step in ((signal.SIGTERM, 6), (signal.SIGINT, STEPS // 4), (signal.SIGKILL, STEPS // 2)):
         with serving(tmp_path / "data", models_file, *PROCESSES) as ended_early:
             client = ended_early.client()
-            job = job or create_job(client, epochs=MANY_EPOCHS)
+            job = job or create_job(client, epochs=EPOCHS)
             wait_for_step(client, job, step)
             code = ended_early.stop(number)
             assert code == (-number if number is signal.SIGKILL else 0), ended_early.output
@@ -64,44 +66,44 @@ def test_a_service_that_ends_in_the_middle_goes_on_at_its_next_start(tmp_path: P
 def test_a_job_paused_in_the_middle_goes_on_where_it_stopped_though_the_service_was_killed(
     tmp_path: Path, models_file: Path
 ) -> None:
-    steps = 16 * MANY_EPOCHS
-    with serving(tmp_path / "data", models_file, *PROCESSES) as first:
+    with serving(tmp_path / "data", models_file, *PROCESSES) as first, ExitStack() as stack:
         client = first.client()
-        job = create_job(client, epochs=MANY_EPOCHS, batch_size=1)
+        job = create_job(client, epochs=EPOCHS)
         wait_for_step(client, job, 6)
-        assert client.fine_tuning.jobs.pause(job.id).status == "paused"
-        first.stop(signal.SIGKILL)
-    with serving(tmp_path / "data", models_file, *PROCESSES) as second:
-        client = second.client()
-        wait_until(lambda: processes_of(tmp_path / "data", command="-m trainers") == [])
-        wait_until(lambda: steps_of(client, job)[-1] == newest_checkpoint(tmp_path / "data", f"{job.id}-1"))
-        stopped_after = steps_of(client, job)[-1]
-        assert stopped_after < steps
+        with suspended(processes_of(tmp_path / "data", command=TRAINERS)):
+            assert client.fine_tuning.jobs.pause(job.id).status == "paused"
+            first.stop(signal.SIGKILL)
+            client = stack.enter_context(serving(tmp_path / "data", models_file, *PROCESSES)).client()
+        wait_until(lambda: processes_of(tmp_path / "data", command=TRAINERS) == [])
+        wait_until(lambda: last_step(client, job) == newest_checkpoint(tmp_path / "data", f"{job.id}-1"))
+        stopped_after = last_step(client, job)
+        assert stopped_after < STEPS
         assert client.fine_tuning.jobs.retrieve(job.id).status == "paused"
         assert client.fine_tuning.jobs.resume(job.id).status == "queued"
         ended = wait_for_end(client, job)
         assert ended.status == "succeeded", ended.error
-        assert steps_of(client, job) == list(range(1, steps + 1))
+        assert steps_of(client, job) == list(range(1, STEPS + 1))
         told = messages_of(client, job)
-        assert f"Resumed after step {stopped_after} of {steps}" in told
+        assert f"Resumed after step {stopped_after} of {STEPS}" in told
         assert told.index("The job has been paused") < told.index("The job has been resumed")
 
 
 def test_a_job_of_higher_priority_has_a_running_one_stopped_which_goes_on_after_it(serve: Serve) -> None:
-    steps = 16 * MANY_EPOCHS
     client = serve.client()
-    low = create_job(client, epochs=MANY_EPOCHS, batch_size=1)
+    low = create_job(client, epochs=EPOCHS)
     wait_for_step(client, low, 6)
-    high = create_job(client, priority=5)
+    with suspended(processes_of(serve.data_dir, command=f"{low.id}-1")):
+        high = create_job(client, priority=5)
+        wait_until(lambda: any("The job makes room" in message for message in messages_of(client, low)))
     ended = wait_for_end(client, high)
     assert ended.status == "succeeded", ended.error
     assert not is_over(client, low)
     stopped_after = newest_checkpoint(serve.data_dir, f"{low.id}-1")
     ended = wait_for_end(client, low)
     assert ended.status == "succeeded", ended.error
-    assert steps_of(client, low) == list(range(1, steps + 1))
+    assert steps_of(client, low) == list(range(1, STEPS + 1))
     told = messages_of(client, low)
-    assert f"Resumed after step {stopped_after} of {steps}" in told
+    assert f"Resumed after step {stopped_after} of {STEPS}" in told
     assert any(message.startswith(f"The job makes room for {high.id} (priority 5 over 0)") for message in told)
     assert f"Job {low.id} is stopped to make room for this one (priority 5 over 0)" in messages_of(client, high)
 

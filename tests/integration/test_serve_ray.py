@@ -14,6 +14,7 @@ from tests.integration.serving import (
     create_job,
     environments_of,
     files_that_hold,
+    last_step,
     messages_of,
     newest_checkpoint,
     processes_of,
@@ -59,8 +60,8 @@ def test_a_job_of_two_workers_loses_no_step_to_a_killed_worker_nor_to_a_pause(se
 def pause_and_resume(serve: Serve, client: OpenAI, job: FineTuningJob) -> None:
     assert client.fine_tuning.jobs.pause(job.id).status == "paused"
     wait_until(lambda: not processes_of(serve.data_dir, command=f"{job.id}-1"))
-    wait_until(lambda: steps_of(client, job)[-1] == newest_checkpoint(serve.data_dir, f"{job.id}-1"))
-    stopped_after = steps_of(client, job)[-1]
+    wait_until(lambda: last_step(client, job) == newest_checkpoint(serve.data_dir, f"{job.id}-1"))
+    stopped_after = last_step(client, job)
     assert stopped_after < STEPS
     assert client.fine_tuning.jobs.resume(job.id).status == "queued"
     ended = wait_for_end(client, job)
