@@ -12,7 +12,7 @@ from openai import OpenAI
 
 from schemas.ids import ProjectId
 from service.api.app import create_app
-from service.api.dependencies import ReadinessCheck
+from service.api.readiness import ReadinessCheck
 from service.api_keys import hash_api_key, new_api_key
 from service.clock import utc_now
 from service.db.engine import Database
@@ -21,6 +21,7 @@ from service.db.tables import ApiKeyRow, ProjectRow
 from service.identifiers import new_key_id, new_project_id
 from service.organization.costs import Prices
 from service.registry import BaseModelEntry
+from service.serve.http_server import http_server
 from service.storage.folder import FolderStore
 from service.webhooks.post import WebhookPoster
 from service.webhooks.signing import WebhookSigner
@@ -73,7 +74,7 @@ def running_server(
         max_file_bytes=MAX_FILE_BYTES,
         prices=PRICES,
     )
-    with listening(uvicorn.Config(app, log_level="error", lifespan="off", ws="none")) as port:
+    with listening(http_server(app)) as port:
         url = f"http://127.0.0.1:{port}"
         with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as anonymous:
             yield Server(url, port, database, store, folder / "objects", anonymous)
@@ -81,8 +82,7 @@ def running_server(
 
 
 @contextmanager
-def listening(config: uvicorn.Config) -> Iterator[int]:
-    server = uvicorn.Server(config)
+def listening(server: uvicorn.Server) -> Iterator[int]:
     # The protocol by name: asyncio sets TCP_NODELAY on no other, and each answer would wait 40 ms for an ACK.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))

@@ -3,11 +3,10 @@
 import sys
 from pathlib import Path
 
-import uvicorn
-
 from schemas.files import MAX_FILE_BYTES
 from service.api.app import create_app
 from service.db.engine import Database
+from service.serve.http_server import http_server
 from service.storage.folder import FolderStore
 from service.telemetry.logs import configure_logging
 from tests.contract.server import POSTER, REGISTRY, SIGNER, listening, new_project
@@ -26,7 +25,7 @@ def main(folder: Path) -> None:
         poster=POSTER,
         max_file_bytes=MAX_FILE_BYTES,
     )
-    with listening(uvicorn.Config(app, log_level="error", lifespan="off", ws="none")) as port:
+    with listening(http_server(app)) as port:
         print(f"http://127.0.0.1:{port}", new_project(database).key, flush=True)  # noqa: T201
         sys.stdin.read()
 

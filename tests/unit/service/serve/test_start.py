@@ -49,7 +49,7 @@ def _sigterm_as_it_was() -> Iterator[None]:
 
 def opens(database: Database, key: str) -> bool:
     with database.read() as session:
-        return ProjectRepository(session).find_open_key(hash_api_key(key), now=utc_now()) is not None
+        return bool(ProjectRepository(session).find_open_keys([hash_api_key(key)], now=utc_now()))
 
 
 def is_admin_key(database: Database, key: str) -> bool:
