@@ -1,8 +1,9 @@
 """Files of a project. An expired file is as good as deleted."""
 
+from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import Select, delete, or_, select
+from sqlalchemy import ColumnElement, Select, delete, or_, select
 from sqlalchemy.orm import Session
 
 from schemas.ids import FileId, ProjectId
@@ -19,6 +20,10 @@ class FileRepository:
 
     def find(self, project_id: ProjectId, file_id: str, *, now: datetime) -> FileRow | None:
         return self._session.scalars(_live(project_id, now).where(FileRow.id == file_id)).first()
+
+    def list_any(self, file_ids: Collection[str], *, now: datetime) -> list[FileRow]:
+        """For the dispatcher, which serves all projects."""
+        return list(self._session.scalars(select(FileRow).where(FileRow.id.in_(file_ids), _is_live(now))))
 
     def list_after(
         self,
@@ -56,6 +61,8 @@ class FileRepository:
 
 
 def _live(project_id: ProjectId, now: datetime) -> Select[FileRow]:
-    return select(FileRow).where(
-        FileRow.project_id == project_id, or_(FileRow.expires_at.is_(None), FileRow.expires_at > now)
-    )
+    return select(FileRow).where(FileRow.project_id == project_id, _is_live(now))
+
+
+def _is_live(now: datetime) -> ColumnElement[bool]:
+    return or_(FileRow.expires_at.is_(None), FileRow.expires_at > now)

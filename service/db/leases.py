@@ -4,6 +4,7 @@ The expiry only lets others in. What decides is the owner: whoever is no longer 
 its clock says. A lease is no change of the job that a user sees, so the job's version stays.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -33,9 +34,11 @@ class LeaseRepository:
 
     def hold(self, job_id: JobId) -> bool:
         """Whether the job is the owner's; nobody changes that before the transaction ends."""
-        # A key share lock of others, who add rows that refer to the job, is not in the way.
-        query = select(JobRow.id).where(JobRow.id == job_id, self._is_own).with_for_update(key_share=True)
-        return self._session.scalar(query) is not None
+        return bool(self.hold_all([job_id]))
+
+    def hold_all(self, job_ids: Collection[JobId]) -> set[JobId]:
+        """Those that are the owner's; nobody changes that before the transaction ends."""
+        return set(self._lock(and_(JobRow.id.in_(job_ids), self._is_own)))
 
     def take_new(self, *, now: datetime, until: datetime, limit: int) -> int:
         """Take jobs whose files wait to be validated, oldest first; returns how many."""
@@ -54,6 +57,7 @@ class LeaseRepository:
 
     def renew(self, *, until: datetime) -> int:
         """Prolong all of the owner's leases; returns how many there are."""
+        self._lock(self._is_own)
         return self._update(self._is_own, lease_expires_at=until)
 
     def release(self, job_id: JobId) -> None:
@@ -65,6 +69,12 @@ class LeaseRepository:
     @property
     def _is_own(self) -> ColumnElement[bool]:
         return JobRow.lease_owner == self._owner
+
+    def _lock(self, condition: ColumnElement[bool]) -> Sequence[JobId]:
+        """Always in the same order, or two that want some of the same jobs would each wait for the other."""
+        # A key share lock of others, who add rows that refer to the job, is not in the way.
+        query = select(JobRow.id).where(condition).order_by(JobRow.id).with_for_update(key_share=True)
+        return [JobId(job_id) for job_id in self._session.scalars(query)]
 
     def _take(self, condition: ColumnElement[bool], *, until: datetime, limit: int) -> int:
         free = select(JobRow.id).where(condition).order_by(JobRow.id).limit(limit)

@@ -30,17 +30,19 @@ class PreemptionRepository:
         One that was stopped for another job before must have run since `rested_since`.
         """
         query = (
-            select(JobRow.id, RunRow.id, JobRow.attempt, JobRow.priority, RunRow.gpus)
+            select(JobRow.id, RunRow.id, JobRow.attempt, JobRow.priority, RunRow.gpus, JobRow.started_at)
             .join(RunRow, (RunRow.job_id == JobRow.id) & (RunRow.attempt == JobRow.attempt) & RunRow.ended_at.is_(None))
             .where(JobRow.project_id == project_id, JobRow.status == literal_column("'running'"))
             .where(JobRow.priority < below)
             .where(or_(JobRow.preempted_at.is_(None), JobRow.started_at <= rested_since))
-            .order_by(JobRow.priority, JobRow.started_at.desc(), JobRow.id.desc())
+            .order_by(JobRow.id)  # as all who lock several jobs
             .with_for_update(of=JobRow, key_share=True)
         )
+        rows = self._session.execute(query).all()
+        youngest_first = sorted(rows, key=lambda row: (-row.priority, row.started_at, row[0]), reverse=True)
         return [
             Candidate(JobId(job_id), RunId(run_id), attempt, priority, gpus)
-            for job_id, run_id, attempt, priority, gpus in self._session.execute(query)
+            for job_id, run_id, attempt, priority, gpus, _ in youngest_first
         ]
 
     def put_back(self, candidate: Candidate, *, for_job: JobId, status: str, now: datetime) -> bool:

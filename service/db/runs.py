@@ -1,5 +1,6 @@
 """Runs: the attempts of jobs."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -49,9 +50,9 @@ class RunRepository:
     def admit(self, run_id: RunId, *, now: datetime) -> None:
         self._session.execute(update(RunRow).where(RunRow.id == run_id).values(admitted_at=now))
 
-    def mark_submitted(self, run_id: RunId, *, now: datetime) -> None:
+    def mark_submitted(self, run_ids: Collection[RunId], *, now: datetime) -> None:
         submitted_at = _no_earlier_than(RunRow.created_at, now)
-        self._session.execute(update(RunRow).where(RunRow.id == run_id).values(submitted_at=submitted_at))
+        self._session.execute(update(RunRow).where(RunRow.id.in_(run_ids)).values(submitted_at=submitted_at))
 
     def mark_ended(self, run_id: RunId, *, now: datetime, reason: str) -> bool:
         """False: it had ended before, and keeps the reason of then."""

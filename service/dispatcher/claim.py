@@ -37,7 +37,7 @@ from service.dispatcher.waiting import tell_held_back, tell_waits_for_room
 LOOK_AHEAD = 100
 """Projects looked at in one round."""
 CLAIMS_AT_ONCE = 20
-"""Rounds go on until there are as many: what is claimed is launched one by one, and others could take the rest."""
+"""Rounds go on until there are as many: they are launched before the next ones, which others could take meanwhile."""
 
 
 class _Turn(Enum):
@@ -89,7 +89,7 @@ def _give_turns(this: _Round) -> bool:
     fewest: int | None = None
     has_moved = False
     for head in heads:
-        if this.room.is_full or (fewest is not None and head.running > fewest):
+        if this.room.is_kept_from_all or (fewest is not None and head.running > fewest):
             break
         turn = _give_turn(this, head, jobs[head.job_id])
         has_moved = has_moved or turn is not _Turn.PASSED

@@ -1,11 +1,11 @@
 """The files a job names, as rows: found, or the failure that says which one is gone."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from schemas.ids import ProjectId
 from service.db.files import FileRepository
 from service.db.tables import FileRow, JobRow
 from service.dispatcher.context import JobFailure
@@ -30,16 +30,22 @@ class FileGone(Exception):
         )
 
 
-def find_files(session: Session, job: JobRow, *, now: datetime) -> JobFiles:
+def find_files(session: Session, jobs: Iterable[JobRow], *, now: datetime) -> dict[str, FileRow]:
+    """Return those that are still there of all files that the jobs name, by their ids."""
+    named = {file_id for job in jobs for file_id in (job.training_file_id, job.validation_file_id) if file_id}
+    return {file.id: file for file in FileRepository(session).list_any(named, now=now)}
+
+
+def files_of(job: JobRow, found: Mapping[str, FileRow]) -> JobFiles:
     """Raises: FileGone."""
-    training = _find(session, job, job.training_file_id, param="training_file", now=now)
+    training = _file_of(job, job.training_file_id, found, param="training_file")
     if job.validation_file_id is None:
         return JobFiles(training, None)
-    return JobFiles(training, _find(session, job, job.validation_file_id, param="validation_file", now=now))
+    return JobFiles(training, _file_of(job, job.validation_file_id, found, param="validation_file"))
 
 
-def _find(session: Session, job: JobRow, file_id: str, *, param: str, now: datetime) -> FileRow:
-    row = FileRepository(session).find(ProjectId(job.project_id), file_id, now=now)
-    if row is None:
+def _file_of(job: JobRow, file_id: str, found: Mapping[str, FileRow], *, param: str) -> FileRow:
+    row = found.get(file_id)
+    if row is None or row.project_id != job.project_id:
         raise FileGone(file_id, param=param)
     return row

@@ -8,24 +8,34 @@ A step that raises is logged with its traceback and tried again later; the other
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from schemas.ids import JobId
+from schemas.ids import JobId, RunId
 from service.backends.backend import BackendUnavailable
 from service.db.engine import is_outage
 from service.db.jobs import JobRepository
 from service.db.runs import OpenRun, RunRepository
+from service.db.tables import RunRow
 from service.dispatcher.backoff import MAX_FAILURES, Backoff
 from service.dispatcher.capacity_watch import CapacityWatch
 from service.dispatcher.claim import claim_jobs
 from service.dispatcher.context import DispatchContext, JobFailure
+from service.dispatcher.launch import (
+    LAUNCHES_AT_ONCE,
+    is_to_launch,
+    look_before_launch,
+    mark_submitted,
+    start_run,
+    stop_if_ended,
+)
 from service.dispatcher.leases import LeaseLost, fenced_write, give_leases_back, renewing_leases, take_over_orphans
 from service.dispatcher.reconcile import interrupt_run, reconcile_run
-from service.dispatcher.transitions import fail_job
+from service.dispatcher.transitions import fail_job, internal_error_message
 from service.dispatcher.validations import Validations
 from service.jobs.lifecycle import is_terminal, parse_status
 
@@ -33,21 +43,26 @@ log = structlog.get_logger()
 
 TICK_S = 0.2
 OUTAGE_TICK_S = 1.0
+LAUNCHING_THREADS = 8
+"""A launch mostly waits: for a bucket or a disk, and for the cluster."""
 
 
 class Dispatcher:
-    def __init__(self, context: DispatchContext, validations: Validations) -> None:
+    def __init__(self, context: DispatchContext, validations: Validations, launcher: Executor | None = None) -> None:
+        """`launcher` runs what launches wait for."""
         self._context = context
         self._validations = validations
+        self._launcher = launcher or ThreadPoolExecutor(LAUNCHING_THREADS, thread_name_prefix="launch")
         self._backoff = Backoff()
         self._capacity_watch = CapacityWatch(context)
         self._stop = threading.Event()
+        self._perhaps_late: set[RunId] = set()
         self._is_backend_away = False
         self._is_database_away = False
 
     def run(self) -> None:
         """Tick until told to stop. The leases stay: `give_back` is for when nothing more is written."""
-        with renewing_leases(self._context):
+        with renewing_leases(self._context), self._launcher:
             while not self._stop.is_set():
                 self._attempt("tick", self.tick)
                 self._stop.wait(OUTAGE_TICK_S if self._is_database_away else TICK_S)
@@ -63,6 +78,7 @@ class Dispatcher:
             self._validations.start_new()
             self._reconcile(self._open_runs())
             self._attempt("queue", self._claim_all)
+            self._stop_late()
             self._attempt("capacity", self._capacity_watch.look_if_due)
 
     def interrupt_runs(self) -> None:
@@ -81,14 +97,46 @@ class Dispatcher:
             return runs.list_open(self._context.dispatcher_id, unsubmitted_alone=unsubmitted_alone)
 
     def _reconcile(self, runs: list[OpenRun]) -> None:
+        to_launch = [each for each in runs if is_to_launch(self._context, each)]
+        launched_apart = {each.run.id for each in to_launch}
         for each in runs:
             if self._stop.is_set():
                 return
-            self._attempt_job(JobId(each.job.id), partial(reconcile_run, self._context, each.job, each.run))
+            if each.run.id not in launched_apart:
+                self._attempt_job(JobId(each.job.id), partial(reconcile_run, self._context, each.job, each.run))
+        self._launch([each.run for each in to_launch])
 
     def _claim_all(self) -> None:
         while not self._stop.is_set() and claim_jobs(self._context):
-            self._reconcile(self._open_runs(unsubmitted_alone=True))
+            unsubmitted = self._open_runs(unsubmitted_alone=True)
+            self._launch([each.run for each in unsubmitted if is_to_launch(self._context, each)])
+
+    def _launch(self, runs: list[RunRow]) -> None:
+        for first in range(0, len(runs), LAUNCHES_AT_ONCE):
+            if self._stop.is_set():
+                return
+            self._attempt("launches", partial(self._launch_some, runs[first : first + LAUNCHES_AT_ONCE]))
+
+    def _launch_some(self, runs: list[RunRow]) -> None:
+        looked_at, now = look_before_launch(self._context, runs), self._context.clock()
+        found = [rows for rows in looked_at if self._backoff.may_try(rows.job.id, now=now)]
+        starts = [self._launcher.submit(start_run, self._context, rows.job, rows.run, rows) for rows in found]
+        started: set[RunId] = set()
+
+        def note_start(run_id: RunId, start: Future[bool]) -> None:
+            if start.result():
+                started.add(run_id)
+
+        for rows, start in zip(found, starts, strict=True):
+            self._attempt_job(JobId(rows.job.id), partial(note_start, RunId(rows.run.id), start))
+        if found:
+            self._perhaps_late.update(mark_submitted(self._context, [rows.run for rows in found], started))
+
+    def _stop_late(self) -> None:
+        """Those that came to the cluster after their end, so that no row asks for their end any more."""
+        for run_id in sorted(self._perhaps_late):
+            if self._attempt(run_id, partial(stop_if_ended, self._context, run_id)):
+                self._perhaps_late.discard(run_id)
 
     def _attempt_job(self, job_id: JobId, step: Callable[[], None]) -> None:
         if self._attempt(job_id, step, job_id=job_id):
@@ -135,7 +183,7 @@ class Dispatcher:
                 self._give_up(job_id, error)
 
     def _give_up(self, job_id: JobId, error: Exception) -> None:
-        message = f"The service could not go on with this job: {type(error).__name__}: {error}"[:1000]
+        message = internal_error_message("go on with this job", error)
         with fenced_write(self._context, job_id) as session:
             job = JobRepository(session).find_any(job_id)
             status = parse_status(job.status) if job else None

@@ -32,9 +32,18 @@ class ModelGone(Exception):
 
 def find_model(session: Session, job: JobRow, registry: Registry) -> ModelOfJob:
     """Raises: ModelGone."""
+    return model_of(job, find_adapter(session, job, registry), registry)
+
+
+def find_adapter(session: Session, job: JobRow, registry: Registry) -> ModelRow | None:
+    """None: the job names a base model, or the adapter is gone."""
+    return None if job.model in registry else ModelRepository(session).find(ProjectId(job.project_id), job.model)
+
+
+def model_of(job: JobRow, adapter: ModelRow | None, registry: Registry) -> ModelOfJob:
+    """Raises: ModelGone."""
     if job.model in registry:
         return ModelOfJob(job.model, registry[job.model], None)
-    adapter = ModelRepository(session).find(ProjectId(job.project_id), job.model)
     if adapter is None or adapter.base_model not in registry:
         raise ModelGone(job.model)
     return ModelOfJob(adapter.base_model, registry[adapter.base_model], adapter)

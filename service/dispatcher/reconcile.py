@@ -11,13 +11,11 @@ from schemas.run_layout import OUTCOME, run_prefix
 from schemas.run_record import Outcome
 from service.backends.backend import RunState, RunStatus
 from service.db.tables import JobRow, RunRow
-from service.dispatcher.backoff import has_come
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.ingest import ingest_chunks
-from service.dispatcher.launch import launch_run
 from service.dispatcher.leases import fenced_write
 from service.dispatcher.run_rows import PREEMPTED, STOPPED_FOR_PAUSE, end_run
-from service.dispatcher.settle import LONGEST_ATTEMPT_DELAY_S, settle_interrupted, settle_lost, settle_outcome
+from service.dispatcher.settle import settle_interrupted, settle_lost, settle_outcome
 from service.dispatcher.transitions import fail_job
 
 GONE = frozenset({RunState.ENDED, RunState.UNKNOWN})
@@ -30,18 +28,15 @@ class DamagedOutcome(ValueError):
 
 
 def reconcile_run(context: DispatchContext, job: JobRow, run: RunRow) -> None:
-    """Move the run and its job as far as they go now. Raises: BackendUnavailable; LeaseLost."""
+    """Move a run that is not to be launched, and its job, as far as they go now.
+
+    Raises: BackendUnavailable; LeaseLost.
+    """
     if job.attempt == run.attempt and job.status in HELD:
         _hold(context, job, run)
     elif job.status != "running" or job.attempt != run.attempt:
         _wind_down(context, job, run)
-    elif run.submitted_at is None:
-        may_launch = run.launch_at is None or has_come(
-            run.launch_at, now=context.clock(), longest_wait_s=LONGEST_ATTEMPT_DELAY_S
-        )
-        if run.admitted_at is not None and may_launch:
-            launch_run(context, job, run)
-    else:
+    elif run.submitted_at is not None:
         _follow(context, job, run)
 
 

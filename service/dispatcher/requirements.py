@@ -31,7 +31,7 @@ class Requirements:
 
 def resolve_requirements(job: JobRow, entry: BaseModelEntry) -> Requirements:
     request = CreateJobRequest.model_validate(job.request)
-    asked, gpus = request.resources, resolve_gpus(request, entry)
+    asked, gpus = request.resources, resolve_gpus(request.resources, entry)
     return Requirements(gpus, 1) if gpus else Requirements(asked.workers or 1, 0)
 
 

@@ -54,7 +54,7 @@ class Room:
         self.held = Held(self.held.gpus + needed.gpus, self.held.cpu_runs + (needed.gpus == 0))
 
     @property
-    def is_full(self) -> bool:
+    def is_kept_from_all(self) -> bool:
         return len(self.waiting_kinds) == 2
 
 

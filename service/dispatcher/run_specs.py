@@ -1,5 +1,8 @@
 """A job row and its files as the run spec: the same job and attempt always give the same document."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from sqlalchemy.orm import Session
 
 from schemas.fine_tuning import CreateJobRequest
@@ -8,19 +11,41 @@ from schemas.run_layout import SPEC, reference_cache_prefix, run_prefix
 from schemas.run_spec import AdapterSource, GuardParameters, ModelSource, PreferenceFile, RunSpec
 from service.db.runs import RunRepository
 from service.db.tables import FileRow, JobRow, ModelRow, RunRow
-from service.dispatcher.context import DispatchContext
-from service.dispatcher.files_of_job import find_files
-from service.dispatcher.model_of_job import find_model
+from service.dispatcher.files_of_job import files_of
+from service.dispatcher.model_of_job import find_adapter, model_of
 from service.dispatcher.requirements import resolve_requirements, resolve_sharding
 from service.jobs import hyperparameters
+from service.registry import Registry
 from service.storage.object_store import ObjectStore
 
 
-def build_run_spec(session: Session, context: DispatchContext, job: JobRow, run: RunRow) -> RunSpec:
+@dataclass(frozen=True, slots=True)
+class SpecRows:
+    """What a run's spec is made of, as it was at one look."""
+
+    job: JobRow
+    run: RunRow
+    files: Mapping[str, FileRow]
+    """Those that are still there, also of other jobs."""
+    adapter: ModelRow | None
+    earlier_runs: tuple[RunRow, ...]
+    """Newest first."""
+
+
+def read_spec_rows(
+    session: Session, job: JobRow, run: RunRow, files: Mapping[str, FileRow], registry: Registry
+) -> SpecRows:
+    earlier = () if run.attempt == 1 else RunRepository(session).list_of_job(JobId(job.id))
+    earlier_runs = tuple(row for row in earlier if row.attempt < run.attempt)
+    return SpecRows(job, run, files, find_adapter(session, job, registry), earlier_runs)
+
+
+def build_run_spec(rows: SpecRows, store: ObjectStore, registry: Registry) -> RunSpec:
     """Raises: FileGone; ModelGone."""
+    job, run = rows.job, rows.run
     request = CreateJobRequest.model_validate(job.request)
-    model = find_model(session, job, context.registry)
-    files = find_files(session, job, now=context.clock())
+    model = model_of(job, rows.adapter, registry)
+    files = files_of(job, rows.files)
     needed = resolve_requirements(job, model.entry)
     guards = request.method.dpo.guards
     assert job.training_pairs is not None, f"{job.id} was launched before its files were validated"
@@ -30,12 +55,12 @@ def build_run_spec(session: Session, context: DispatchContext, job: JobRow, run:
         job_id=job.id,
         fine_tuned_model=job.fine_tuned_model,
         model=ModelSource(id=model.base_id, uri=model.entry.uri),
-        initial_adapter=_adapter_source(context.store, model.adapter),
+        initial_adapter=_adapter_source(store, model.adapter),
         reference=request.method.dpo.reference.type,
         sft=numbers.sft,
-        training_file=_preference_file(context.store, files.training, row_format=job.training_format),
+        training_file=_preference_file(store, files.training, row_format=job.training_format),
         validation_file=files.validation
-        and _preference_file(context.store, files.validation, row_format=job.validation_format),
+        and _preference_file(store, files.validation, row_format=job.validation_format),
         dpo=numbers.dpo,
         lora=numbers.lora,
         precision=numbers.precision,
@@ -47,8 +72,8 @@ def build_run_spec(session: Session, context: DispatchContext, job: JobRow, run:
         evaluate_every_steps=numbers.evaluate_every_steps,
         guards=None if guards is None else GuardParameters(**guards.model_dump()),
         checkpoint_every_steps=numbers.checkpoint_every_steps,
-        reference_cache=context.store.uri(reference_cache_prefix(ProjectId(job.project_id))),
-        resume_from=_earlier_run_folders(session, context.store, job, run),
+        reference_cache=store.uri(reference_cache_prefix(ProjectId(job.project_id))),
+        resume_from=tuple(run_folder_uri(store, JobId(job.id), RunId(row.id)) for row in rows.earlier_runs),
         traceparent=job.traceparent,
     )
 
@@ -63,14 +88,6 @@ def _preference_file(store: ObjectStore, file: FileRow, *, row_format: str | Non
     return PreferenceFile.model_validate(
         {"file_id": file.id, "uri": store.uri(file.object_key), "sha256": file.sha256, "format": row_format}
     )
-
-
-def _earlier_run_folders(session: Session, store: ObjectStore, job: JobRow, run: RunRow) -> tuple[str, ...]:
-    if run.attempt == 1:
-        return ()
-    job_id = JobId(job.id)
-    earlier = [row for row in RunRepository(session).list_of_job(job_id) if row.attempt < run.attempt]
-    return tuple(run_folder_uri(store, job_id, RunId(row.id)) for row in earlier)
 
 
 def run_folder_uri(store: ObjectStore, job_id: JobId, run_id: RunId) -> str:

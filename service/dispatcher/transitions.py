@@ -3,6 +3,7 @@
 Each takes an open writing session and returns False when the job is no longer what the caller saw.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +20,14 @@ from service.jobs.lifecycle import advance
 from service.webhooks.outbox import tell_endpoints
 
 FAILED_EVENT_KEY = "job:failed"
+
+
+def internal_error_message(what: str, error: Exception) -> str:
+    """What the error says is for the log: it may tell of the cluster, or of other users."""
+    return (
+        f"The service could not {what} ({type(error).__name__}). It is not your data: give the operator this job's id, "
+        "by which the service's log has the cause."
+    )
 
 
 def move_job(
@@ -44,7 +53,16 @@ def move_job(
     return moved
 
 
-def fail_job(session: Session, job: JobRow, *, seen: JobStatus, failure: JobFailure, now: datetime) -> bool:
+def fail_job(
+    session: Session,
+    job: JobRow,
+    *,
+    seen: JobStatus,
+    failure: JobFailure,
+    now: datetime,
+    details: Sequence[NewEvent] = (),
+) -> bool:
+    """`details` are told before the failure itself."""
     changes = {
         "error_code": failure.code,
         "error_message": storable(failure.message),
@@ -53,4 +71,4 @@ def fail_job(session: Session, job: JobRow, *, seen: JobStatus, failure: JobFail
         "estimated_finish_at": None,
     }
     event = NewEvent(FAILED_EVENT_KEY, now, "error", f"The job failed: {failure.message}")
-    return move_job(session, job, seen=seen, to="failed", events=[event], changes=changes)
+    return move_job(session, job, seen=seen, to="failed", events=[*details, event], changes=changes)

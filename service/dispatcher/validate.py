@@ -1,5 +1,6 @@
 """Validate a new job's files, each in a process of its own, and queue the job or fail it with the lines."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from service.db.events import NewEvent
 from service.db.jobs import JobRepository
 from service.db.tables import FileRow, JobRow
 from service.dispatcher.context import DispatchContext, JobFailure
-from service.dispatcher.files_of_job import FileGone, find_files
+from service.dispatcher.files_of_job import FileGone, files_of, find_files
 from service.dispatcher.leases import fenced_write, leases_of
 from service.dispatcher.model_of_job import ModelGone, ModelOfJob, find_model
 from service.dispatcher.steps import observed_step
@@ -27,9 +28,11 @@ class _Reports:
 
 
 class _Refused(Exception):
-    def __init__(self, failure: JobFailure) -> None:
+    def __init__(self, failure: JobFailure, errors: Sequence[str] = ()) -> None:
         super().__init__(failure.message)
         self.failure = failure
+        self.errors = errors
+        """Each as the job's events list it."""
 
 
 def validate_job(context: DispatchContext, job_id: JobId) -> None:
@@ -48,24 +51,30 @@ def validate_job(context: DispatchContext, job_id: JobId) -> None:
 def _validate(context: DispatchContext, job: JobRow) -> None:
     try:
         model, reports = _examine(context, job)
-    except (_Refused, FileGone, ModelGone) as refused:
-        refuse_files(context, job, refused.failure)
+    except _Refused as refused:
+        refuse_files(context, job, refused.failure, errors=refused.errors)
+        return
+    except (FileGone, ModelGone) as gone:
+        refuse_files(context, job, gone.failure)
         return
     _queue(context, job, model, reports)
 
 
-def refuse_files(context: DispatchContext, job: JobRow, failure: JobFailure) -> None:
+def refuse_files(context: DispatchContext, job: JobRow, failure: JobFailure, *, errors: Sequence[str] = ()) -> None:
     """Fail the job, which is then nobody's. Raises: LeaseLost."""
-    with fenced_write(context, JobId(job.id)) as session:
-        fail_job(session, job, seen="validating_files", failure=failure, now=context.clock())
-        leases_of(session, context).release(JobId(job.id))
+    job_id, now = JobId(job.id), context.clock()
+    with fenced_write(context, job_id) as session:
+        # Lists show the newest first: the failure, and then the first error.
+        listed = [NewEvent(f"file:error:{number}", now, "error", text) for number, text in enumerate(errors, 1)][::-1]
+        fail_job(session, job, seen="validating_files", failure=failure, now=now, details=listed)
+        leases_of(session, context).release(job_id)
 
 
 def _examine(context: DispatchContext, job: JobRow) -> tuple[ModelOfJob, _Reports]:
     """Raises: _Refused; FileGone; ModelGone."""
     with context.database.read() as session:
         model = find_model(session, job, context.registry)
-        files = find_files(session, job, now=context.clock())
+        files = files_of(job, find_files(session, [job], now=context.clock()))
     training = _report(context, files.training, param="training_file")
     validation = _report(context, files.validation, param="validation_file") if files.validation else None
     return model, _Reports(training, validation)
@@ -80,7 +89,8 @@ def _report(context: DispatchContext, file: FileRow, *, param: str) -> FileRepor
     except ValidationProcessFailed as error:
         raise _Refused(JobFailure("invalid_file", f"{file.filename}: {error}", param)) from error
     if not report.is_valid:
-        raise _Refused(JobFailure("invalid_file", f"{file.filename}: {report.summary()}", param))
+        errors = [f"{file.filename}: {error}" for error in report.errors]
+        raise _Refused(JobFailure("invalid_file", f"{file.filename}: {report.summary()}", param), errors)
     return report
 
 

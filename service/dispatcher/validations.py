@@ -19,6 +19,7 @@ from service.db.tables import JobRow
 from service.dispatcher.backoff import MAX_FAILURES, Backoff
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.leases import LeaseLost, leases_of, new_lease
+from service.dispatcher.transitions import internal_error_message
 from service.dispatcher.validate import refuse_files, validate_job
 
 log = structlog.get_logger()
@@ -80,6 +81,8 @@ class Validations:
                 log.warning("validation_put_off", job_id=job_id, reason=type(error).__name__)
             else:
                 self._note_failure(job, error)
+        else:
+            self._backoff.note_success(job_id)
         finally:
             with self._lock:
                 self._under_way.discard(job_id)
@@ -89,6 +92,6 @@ class Validations:
         failures = self._backoff.note_failure(job.id, now=self._context.clock(), is_outage=is_store_away)
         log.exception("validation_failed", job_id=job.id, failures=failures)
         if failures >= MAX_FAILURES and not is_store_away:
-            failure = JobFailure("internal_error", f"The files could not be validated: {type(error).__name__}: {error}")
+            failure = JobFailure("internal_error", internal_error_message("validate the files", error))
             with suppress(LeaseLost, SQLAlchemyError):
                 refuse_files(self._context, job, failure)

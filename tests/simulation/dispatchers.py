@@ -22,6 +22,7 @@ from service.dispatcher.loop import Dispatcher
 from service.dispatcher.validations import Validations
 from service.files.validation import FileReport, validate_preferences
 from service.storage.object_store import StoredObject
+from tests.lazy_executor import LazyExecutor
 from tests.simulation.cluster import Cluster
 from tests.simulation.faults import Crash, Fate, Faults
 from tests.simulation.observer import Observer
@@ -55,7 +56,8 @@ class Process:
             backend=FaultyBackend(cluster, self),
             validate_file=store.validate,
         )
-        self.dispatcher = Dispatcher(self.context, Validations(self.context, spawn=self._spawn))
+        validations = Validations(self.context, spawn=self._spawn)
+        self.dispatcher = Dispatcher(self.context, validations, LazyExecutor())
 
     @property
     def is_suspended(self) -> bool:

@@ -70,7 +70,7 @@ def test_a_lease_of_a_clock_that_was_set_back_is_not_waited_for(database: Databa
 def test_a_run_is_not_over_before_it_began(database: Database, running: JobId) -> None:
     with database.write() as session:
         [run] = [each.run for each in RunRepository(session).list_open(ONE)]
-        RunRepository(session).mark_submitted(RunId(run.id), now=later(-60))
+        RunRepository(session).mark_submitted([RunId(run.id)], now=later(-60))
         RunRepository(session).mark_ended(RunId(run.id), now=later(-90), reason="done")
     with database.read() as session:
         run = session.get_one(RunRow, run.id)

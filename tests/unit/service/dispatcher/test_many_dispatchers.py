@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
-from schemas.ids import DispatcherId, JobId
-from service.backends.backend import RunRequest
+from schemas.ids import DispatcherId, JobId, RunId
+from service.backends.backend import BackendUnavailable, RunRequest
 from service.db.engine import Database
 from service.db.jobs import JobRepository
 from service.db.tables import ProjectRow
@@ -16,6 +16,7 @@ from service.dispatcher.loop import Dispatcher
 from service.dispatcher.settle import attempt_delay_s
 from service.dispatcher.validations import Validations
 from service.jobs.job_errors import QuotaExceeded
+from tests.lazy_executor import LazyExecutor
 from tests.unit.service.dispatcher.scripted_backend import Action, ScriptedBackend
 from tests.unit.service.dispatcher.scripted_trainer import die, step_event, whole_run, write_chunk
 from tests.unit.service.dispatcher.world import LEASE_S, PROJECT, World, open_world, with_parts
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 def second_dispatcher(world: World) -> Dispatcher:
     context = with_parts(world.context, dispatcher_id=DispatcherId("dispatcher-2"))
-    return Dispatcher(context, Validations(context, spawn=lambda work: work()))
+    return Dispatcher(context, Validations(context, spawn=lambda work: work()), LazyExecutor())
 
 
 def owner_of(world: World, job_id: JobId) -> str | None:
@@ -92,7 +93,8 @@ def test_a_dispatcher_told_to_stop_begins_no_further_step(tmp_path: Path) -> Non
 def test_a_job_that_was_being_validated_by_a_dead_dispatcher_is_validated_by_another(tmp_path: Path) -> None:
     with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
         job_id = world.submit()
-        Dispatcher(world.context, Validations(world.context, spawn=lambda _: None)).tick()  # dies before it begins
+        validations = Validations(world.context, spawn=lambda _: None)  # dies before it begins
+        Dispatcher(world.context, validations, LazyExecutor()).tick()
         second = second_dispatcher(world)
         second.tick()
         assert world.job(job_id).status == "validating_files"
@@ -130,7 +132,7 @@ def test_a_dispatcher_that_lost_its_lease_writes_nothing(tmp_path: Path, at: int
         world.tick()
         overtaken = OvertakenDatabase(world.context.database, world, at=at)
         context = with_parts(world.context, database=overtaken)
-        stale = Dispatcher(context, Validations(context, spawn=lambda work: work()))
+        stale = Dispatcher(context, Validations(context, spawn=lambda work: work()), LazyExecutor())
         second = second_dispatcher(world)
         for _ in range(20):
             stale.tick()
@@ -151,6 +153,8 @@ def test_a_run_woken_by_a_late_submission_is_stopped_again(tmp_path: Path) -> No
         world.tick()  # validated
         world.backend.is_away = False
 
+        is_lost_again = ["once"]
+
         class Slow(ScriptedBackend):
             """While our submission is on its way the lease is lost, the job cancelled and its run closed."""
 
@@ -160,8 +164,14 @@ def test_a_run_woken_by_a_late_submission_is_stopped_again(tmp_path: Path) -> No
                 second_dispatcher(world).tick()
                 super().submit(request)
 
+            def stop(self, run_id: RunId) -> None:
+                if is_lost_again:
+                    raise BackendUnavailable(is_lost_again.pop())
+                super().stop(run_id)
+
         slow = Slow(lambda _: [])
         world.restart(with_parts(world.context, backend=slow))
+        world.tick()
         world.tick()
         assert slow.stopped == [f"{job_id}-1"]
 
@@ -222,7 +232,8 @@ def test_a_job_that_its_user_takes_away_while_it_is_validated_is_nobodys(
 ) -> None:
     with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
         job_id = world.submit()
-        Dispatcher(world.context, Validations(world.context, spawn=lambda _: None)).tick()  # it takes its time
+        validations = Validations(world.context, spawn=lambda _: None)  # it takes its time
+        Dispatcher(world.context, validations, LazyExecutor()).tick()
         assert owner_of(world, job_id) == "dispatcher-1"
         act(world, job_id)
         assert owner_of(world, job_id) is None

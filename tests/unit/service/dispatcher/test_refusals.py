@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from schemas.fine_tuning import JobError
-from service.files.validation_process import ValidationProcessFailed
+from schemas.ids import JobId
+from service.dispatcher.backoff import MAX_FAILURES
+from service.files.validation import FileReport
+from service.files.validation_process import ValidationProcessDied, ValidationProcessFailed
 from tests.unit.service.dispatcher.scripted_backend import ScriptedBackend
 from tests.unit.service.dispatcher.scripted_trainer import die, whole_run
 from tests.unit.service.dispatcher.world import World, open_world, pairs, with_parts
@@ -27,6 +30,16 @@ def test_a_bad_training_file_is_told_with_its_line(tmp_path: Path) -> None:
         assert "pairs.jsonl" in error.message
 
 
+def test_bad_lines_are_listed_among_the_events(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        job = world.tick_until_ended(world.submit(pairs(2) + b"{}\n" * 150))
+        assert job.error is not None
+        assert "147 more; the first 100 are among the job's events" in job.error.message
+        told = world.messages(JobId(job.id))
+        assert told[-1].startswith("The job failed: pairs.jsonl: line 3: ")
+        assert [message.split(": ")[1] for message in told[:-101:-1][1:]] == [f"line {n}" for n in range(3, 102)]
+
+
 def test_a_bad_validation_file_is_told_as_such(tmp_path: Path) -> None:
     with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
         error = failed(world, validation_file=world.upload(b"not json\n"))
@@ -40,15 +53,53 @@ def test_equal_pairs_are_warned_of(tmp_path: Path) -> None:
         assert "1 pairs have the same chosen and rejected answer and teach nothing" in world.messages(job_id)
 
 
-def test_a_validation_that_dies_fails_the_job_and_says_how(tmp_path: Path) -> None:
-    def broken(key: str) -> object:
-        raise ValidationProcessFailed(f"validation of {key} was killed by signal 9")
+def test_a_file_that_takes_too_much_fails_the_job_and_says_how(tmp_path: Path) -> None:
+    def too_large(key: str) -> object:
+        raise ValidationProcessFailed(f"validation of {key} ran out of memory and was stopped; give shorter rows")
+
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        world.restart(with_parts(world.context, validate_file=too_large))
+        error = failed(world)
+        assert error.param == "training_file"
+        assert "give shorter rows" in error.message
+
+
+def test_a_validation_that_was_killed_says_nothing_about_the_file_and_is_tried_again(tmp_path: Path) -> None:
+    deaths = [ValidationProcessDied("killed by signal 15")] * 2
+
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        validate = world.context.validate_file
+
+        def killed_twice(key: str) -> FileReport:
+            if deaths:
+                raise deaths.pop()
+            return validate(key)
+
+        world.restart(with_parts(world.context, validate_file=killed_twice))
+        job_id = world.submit()
+        world.tick()
+        assert world.job(job_id).status == "validating_files"
+        for _ in deaths, deaths, deaths:
+            world.clock.advance(seconds=5)
+            world.tick()
+        assert world.tick_until_ended(job_id).status == "succeeded"
+
+
+def test_a_validation_that_never_ends_well_is_the_services_trouble(tmp_path: Path) -> None:
+    def broken(_key: str) -> object:
+        raise ValidationProcessDied("Traceback: /srv/dpo/secret/place")
 
     with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
         world.restart(with_parts(world.context, validate_file=broken))
-        error = failed(world)
-        assert error.param == "training_file"
-        assert "killed by signal 9" in error.message
+        job_id = world.submit()
+        for _ in range(MAX_FAILURES):
+            world.tick()
+            world.clock.advance(seconds=61)
+        error = world.job(job_id).error
+        assert error is not None
+        assert error.code == "internal_error"
+        assert "It is not your data: give the operator this job's id" in error.message
+        assert "secret" not in error.message
 
 
 def test_a_file_deleted_before_its_validation_fails_the_job(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from service.jobs.submission import Submission, submit_job
 from service.registry import BaseModelEntry
 from service.storage.folder import FolderStore
 from service.telemetry.facts import Tell, tell_nobody
+from tests.lazy_executor import LazyExecutor
 from tests.sqlite import new_sqlite_url
 from tests.unit.service.dispatcher.scripted_backend import ScriptedBackend
 
@@ -212,7 +213,7 @@ def pairs(count: int, *, equal: int = 0) -> bytes:
 
 
 def _dispatcher(context: DispatchContext) -> Dispatcher:
-    return Dispatcher(context, Validations(context, spawn=_at_once))
+    return Dispatcher(context, Validations(context, spawn=_at_once), LazyExecutor())
 
 
 def _at_once(work: Callable[[], None]) -> None:
