@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 SHOWN_CHARACTERS = 100
+LISTED_NAMES = 10
 
 
 def shown(text: str) -> str:
@@ -25,5 +26,4 @@ def did_you_mean(name: str, known: Iterable[str], *, kind: str) -> str:
         return f'did you mean "{match}"?'
     if not names:
         return f"there are no {kind}"
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"the {kind} are {', '.join(names[:10])}{more}"
+    return f"{'some' if len(names) > LISTED_NAMES else 'the'} {kind} are {', '.join(names[:LISTED_NAMES])}"

@@ -1,10 +1,11 @@
 """The HTTP API as an ASGI app: parts in, routes out, no global state.
 
-What comes first from outside in: the trace, the request id, the accounts, the last resort for errors, routing, the key,
-and only then the body.
+What comes first from outside in: the trace, the request id, the log of requests, the last resort for errors, routing,
+the key, and only then the body.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
@@ -26,11 +27,13 @@ from service.api import (
     uploads,
     webhook_endpoints,
 )
-from service.api.accounts import Accounts
-from service.api.dependencies import Parts, ReadinessCheck, refuse_nul
+from service.api.dependencies import Parts, refuse_nul
 from service.api.error_rendering import install_error_handlers
+from service.api.lookups import Lookups
 from service.api.openapi import install_openapi
+from service.api.readiness import Readiness, ReadinessCheck
 from service.api.request_ids import RequestIds
+from service.api.request_log import RequestLog
 from service.api.unhandled_errors import UnhandledErrors
 from service.clock import Clock, utc_now
 from service.db.engine import Database
@@ -79,15 +82,20 @@ def create_app(
         redirect_slashes=False,
         telemetry=_telemetry(tracer_provider or NoOpTracerProvider()),
     )
+    checks: dict[str, ReadinessCheck] = {
+        "database": partial(health.check_database, database),
+        "store": partial(health.check_store, store),
+    }
     app.state.parts = Parts(
         database,
         store,
         registry,
         clock,
-        readiness or {},
+        Readiness(checks | dict(readiness or {})),
         max_file_bytes,
         Webhooks(database, signer, poster, clock),
         prices,
+        Lookups(database, clock),
     )
     for resource in RESOURCES:
         app.include_router(resource.router, prefix="/v1", dependencies=[Depends(refuse_nul)])
@@ -95,7 +103,7 @@ def create_app(
     install_error_handlers(app)
     install_openapi(app)
     app.add_middleware(UnhandledErrors)
-    app.add_middleware(Accounts, metrics=metrics or Metrics())
+    app.add_middleware(RequestLog, metrics=metrics or Metrics())
     app.add_middleware(RequestIds)
     return app
 

@@ -6,15 +6,14 @@ from typing import Annotated
 import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from sqlalchemy.orm import Session
 
 from schemas.ids import KeyId, ProjectId
 from schemas.organization import Scope
-from service.api.accounts import PROJECT_ID
 from service.api.dependencies import App, Parts
+from service.api.lookups import Lookup
 from service.api_keys import hash_api_key
 from service.db.admin_keys import AdminKeyRepository
-from service.db.projects import ProjectRepository
+from service.db.projects import OpenKey
 from service.errors import Forbidden, Unauthorized
 from service.organization.organization import Organization
 
@@ -32,12 +31,21 @@ class Asker:
     request: Request
     app: Parts
 
-    def open_project(self, session: Session) -> ProjectId:
+    async def open_project(self) -> ProjectId:
         """The key's project. Raises: Unauthorized, TooManyRequests, Forbidden."""
-        key = ProjectRepository(session).find_open_key(hash_api_key(self.key), now=self.app.clock())
+        found = await self.app.lookups.find(Lookup(hash_api_key(self.key)))
+        return self._enter(found.key)
+
+    async def open_project_of_job(self, job_id: str) -> tuple[ProjectId, int | None]:
+        """The key's project, and the version of its job, or None where it has no such. Raises: as `open_project`."""
+        found = await self.app.lookups.find(Lookup(hash_api_key(self.key), job_id))
+        return self._enter(found.key), found.job_version
+
+    def _enter(self, key: OpenKey | None) -> ProjectId:
         if key is None:
             raise Unauthorized("The API key is not known, was revoked or has expired; give one of your project's keys")
-        self.request.scope[PROJECT_ID] = key.project_id
+        # The request's log lines name it from here on.
+        structlog.contextvars.bind_contextvars(project_id=key.project_id)
         self.app.request_rate.count(key)
         if READ_ONLY in key.scopes and self.request.method not in READING:
             raise Forbidden("The API key may only read; give one with all permissions to change something")
@@ -54,13 +62,11 @@ async def _asker_of(
 
 
 ProjectAsker = Annotated[Asker, Depends(_asker_of)]
-"""For who looks the key up together with the rest, in one turn of a thread and one transaction."""
+"""For who looks the key up together with a job."""
 
 
-def _project_of_key(asker: ProjectAsker) -> ProjectId:
-    """Raises: Unauthorized, TooManyRequests, Forbidden."""
-    with asker.app.database.read() as session:
-        return asker.open_project(session)
+async def _project_of_key(asker: ProjectAsker) -> ProjectId:
+    return await asker.open_project()
 
 
 def _organization_of(
@@ -76,13 +82,7 @@ def _organization_of(
     return Organization(app.database, app.clock, KeyId(key.id))
 
 
-async def _name_project(project_id: Annotated[ProjectId, Depends(_project_of_key)]) -> ProjectId:
-    """Let the request's log lines name it. On the event loop: what a thread binds is gone with the thread."""
-    structlog.contextvars.bind_contextvars(project_id=project_id)
-    return project_id
-
-
-Project = Annotated[ProjectId, Depends(_name_project)]
+Project = Annotated[ProjectId, Depends(_project_of_key)]
 Org = Annotated[Organization, Depends(_organization_of)]
 """What an admin key opens."""
 

@@ -1,12 +1,13 @@
 """What endpoints are given: the service's parts, held by the app itself and by nothing global."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
 from service.api.etags import ShownObjects
+from service.api.lookups import Lookups
+from service.api.readiness import Readiness
 from service.api.request_rate import RequestRate
 from service.api.slow_work import SlowLane
 from service.clock import Clock
@@ -17,9 +18,6 @@ from service.registry import Registry
 from service.storage.object_store import ObjectStore
 from service.webhooks.endpoints import Webhooks
 
-ReadinessCheck = Callable[[], str | None]
-"""Returns None when all is well, else what is wrong."""
-
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -27,10 +25,11 @@ class Parts:
     store: ObjectStore
     registry: Registry
     clock: Clock
-    readiness: Mapping[str, ReadinessCheck]
+    readiness: Readiness
     max_file_bytes: int
     webhooks: Webhooks
     prices: Prices
+    lookups: Lookups
     assembly_lane: SlowLane = field(default_factory=SlowLane)
     webhook_test_lane: SlowLane = field(default_factory=SlowLane)
     request_rate: RequestRate = field(default_factory=RequestRate)

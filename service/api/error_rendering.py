@@ -9,8 +9,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from schemas.errors import ErrorBody, ErrorEnvelope
-from service.api.accounts import route_of
 from service.api.known_paths import MethodNotAllowed, explain_unrouted, query_parameters
+from service.api.request_log import route_of
 from service.api.validation_messages import explain_query
 from service.db.engine import is_outage
 from service.errors import ServiceError, TooManyRequests, Unavailable

@@ -1,6 +1,7 @@
 """`/v1/fine_tuning/jobs`."""
 
 from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from schemas.fine_tuning import Checkpoint, CreateJobRequest, FineTuningJob, JobEvent
 from schemas.pages import BoundedPage, Page
@@ -32,12 +33,13 @@ def list_jobs(project: Project, app: App, page: JobsPage, wanted: JobsFilter) ->
 
 
 @router.get("/{job_id}", response_model=FineTuningJob, responses={304: {"description": "Not changed since the ETag"}})
-def get_job(job_id: str, asker: ProjectAsker, app: App, request: Request) -> Response:
+async def get_job(job_id: str, asker: ProjectAsker, app: App, request: Request) -> Response:
     """Poll a job; send its `ETag` back as `If-None-Match` to get an empty 304 while nothing changes."""
-    with app.database.read() as session:
-        project = asker.open_project(session)
-        etag = queries.find_job_etag(project, job_id, session)
-    return app.shown_jobs.answer(request, etag, lambda: queries.find_job(project, job_id, database=app.database))
+    project, version = await asker.open_project_of_job(job_id)
+    answer = app.shown_jobs.answer(request, queries.etag_of_version(job_id, version))
+    if answer is not None:
+        return answer
+    return app.shown_jobs.show(await run_in_threadpool(queries.find_job, project, job_id, database=app.database))
 
 
 @router.post("/{job_id}/cancel", responses=CONFLICT)

@@ -15,13 +15,11 @@ log = structlog.get_logger(__name__)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD = "other"
 UNKNOWN_ROUTE = "unknown"
-PROJECT_ID = "dpo.project_id"
-"""Where a request's scope says whose key it came with, once that is known."""
 CLIENT_GONE = 499
 """nginx's status of a request whose client did not wait for the answer; nothing was sent."""
 
 
-class Accounts:
+class RequestLog:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
@@ -47,8 +45,7 @@ class Accounts:
         route, method = route_of(scope), scope["method"] if scope["method"] in METHODS else OTHER_METHOD
         self._metrics.http_requests.labels(method, route, str(status)).inc()
         self._metrics.http_request_seconds.labels(method, route).observe(seconds)
-        asked_by = {"project_id": scope[PROJECT_ID]} if PROJECT_ID in scope else {}
-        log.info("request_answered", method=method, route=route, status=status, ms=round(seconds * 1000, 1), **asked_by)
+        log.info("request_answered", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
 
 
 def route_of(scope: Scope) -> str:

@@ -8,8 +8,8 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.accounts import route_of
 from service.api.error_rendering import render_error
+from service.api.request_log import route_of
 from service.errors import InternalError
 
 log = structlog.get_logger(__name__)

@@ -56,9 +56,14 @@ class LocalRayBackend:
         return self._running().capacity()
 
     def _running(self) -> RayJobsBackend:
-        if self._jobs is None:
+        jobs = self._jobs  # once: the supervisor may set it meanwhile
+        if jobs is None:
             raise BackendUnavailable("the local Ray is starting")
-        return self._jobs
+        return jobs
+
+    def _give_up(self, error: LocalRayFailed) -> None:
+        if not self._closing.is_set():
+            self._on_failure(error)
 
     def _supervise(self) -> None:
         while not self._closing.is_set():
@@ -66,8 +71,10 @@ class LocalRayBackend:
             try:
                 self._jobs = self._ray.start()
             except LocalRayFailed as error:
-                if not self._closing.is_set():
-                    self._on_failure(error)
+                self._give_up(error)
+                return
+            except OSError as error:  # a full disk, no process to be had
+                self._give_up(LocalRayFailed(f"the local Ray could not be started: {error}"))
                 return
             log.info("local_ray_ready", seconds=round(time.monotonic() - started_at, 1))
             while self._ray.is_alive() and not self._closing.wait(WATCH_S):

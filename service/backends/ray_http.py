@@ -1,5 +1,6 @@
 """HTTP to a Ray head: every request has a time limit, and an answer is bytes or an error that says which."""
 
+import http.client
 import urllib.error
 import urllib.request
 
@@ -57,5 +58,5 @@ class RayHttp:
                 text = error.read().decode(errors="replace").strip()
             # The last line of a Ray traceback is the cause.
             raise RayError(error.code, text[-ERROR_CHARS:]) from error
-        except OSError as error:
-            raise BackendUnavailable(f"Ray at {self._address} does not answer: {error}") from error
+        except (OSError, http.client.HTTPException) as error:  # the latter: it died in the middle of an answer
+            raise BackendUnavailable(f"Ray does not answer: {error}") from error

@@ -1,8 +1,9 @@
 """Admin keys."""
 
+from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from schemas.ids import KeyId
@@ -19,12 +20,7 @@ class AdminKeyRepository:
 
     def find_open(self, sha256: str, *, now: datetime) -> AdminKeyRow | None:
         """A key that is neither revoked nor expired."""
-        query = select(AdminKeyRow).where(
-            AdminKeyRow.sha256 == sha256,
-            AdminKeyRow.revoked_at.is_(None),
-            or_(AdminKeyRow.expires_at.is_(None), AdminKeyRow.expires_at > now),
-        )
-        return self._session.scalars(query).first()
+        return self._session.scalars(select(AdminKeyRow).where(AdminKeyRow.sha256 == sha256, *_is_open(now))).first()
 
     def knows(self, sha256: str) -> bool:
         """Whether the key was ever given, revoked or not."""
@@ -34,6 +30,11 @@ class AdminKeyRepository:
         """One that is not revoked."""
         query = select(AdminKeyRow).where(AdminKeyRow.id == key_id, AdminKeyRow.revoked_at.is_(None))
         return self._session.scalars(query).first()
+
+    def lock_open(self, key_ids: Collection[str], *, now: datetime) -> set[KeyId]:
+        """Those that open something, which nobody changes before the transaction ends."""
+        query = select(AdminKeyRow.id).where(AdminKeyRow.id.in_(key_ids), *_is_open(now))
+        return {KeyId(key_id) for key_id in self._session.scalars(query.order_by(AdminKeyRow.id).with_for_update())}
 
     def list_after(self, *, after: str | None, limit: int, newest_first: bool) -> list[AdminKeyRow]:
         """Those that are not revoked."""
@@ -45,3 +46,7 @@ class AdminKeyRepository:
 
     def revoke(self, key_id: KeyId, *, now: datetime) -> None:
         self._session.execute(update(AdminKeyRow).where(AdminKeyRow.id == key_id).values(revoked_at=now))
+
+
+def _is_open(now: datetime) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return AdminKeyRow.revoked_at.is_(None), or_(AdminKeyRow.expires_at.is_(None), AdminKeyRow.expires_at > now)

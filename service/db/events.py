@@ -30,8 +30,8 @@ class EventRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def append(self, job_id: JobId, events: list[NewEvent]) -> int:
-        """Add those whose key is new to the job, in order; return how many. Needs a writing transaction."""
+    def append(self, job_id: JobId, events: list[NewEvent]) -> None:
+        """Add those whose key is new to the job, in order. Needs a writing transaction."""
         # The update comes first: it takes the job's row lock, so that two writers cannot share a sequence number.
         last_seq = self._session.scalar(
             update(JobRow)
@@ -52,7 +52,6 @@ class EventRepository:
             .values(event_count=last_seq + len(fresh))
             .execution_options(synchronize_session=False)
         )
-        return len(fresh)
 
     def append_to_each(self, job_ids: Collection[JobId], event: NewEvent) -> None:
         """Add the event to each of the jobs whose own its key is not yet. Needs a writing transaction."""

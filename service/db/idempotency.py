@@ -1,5 +1,8 @@
 """First answers, kept to be told again."""
 
+from datetime import datetime
+
+from sqlalchemy import delete, select, tuple_
 from sqlalchemy.orm import Session
 
 from schemas.ids import ProjectId
@@ -17,3 +20,12 @@ class IdempotencyRepository:
         """Raises: sqlalchemy.exc.IntegrityError when the key was used meanwhile."""
         self._session.add(answer)
         self._session.flush()
+
+    def delete_old(self, *, before: datetime, limit: int) -> int:
+        """Remove up to `limit` of those kept since before then; return how many."""
+        keys = tuple_(IdempotencyRow.project_id, IdempotencyRow.key)
+        old = select(IdempotencyRow.project_id, IdempotencyRow.key).where(IdempotencyRow.created_at < before)
+        removed = self._session.execute(
+            delete(IdempotencyRow).where(keys.in_(old.limit(limit))).returning(IdempotencyRow.key)
+        )
+        return len(removed.all())

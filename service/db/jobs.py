@@ -27,8 +27,10 @@ class JobRepository:
     def find(self, project_id: ProjectId, job_id: str) -> JobRow | None:
         return self._session.scalars(select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)).first()
 
-    def find_version(self, project_id: ProjectId, job_id: str) -> int | None:
-        return self._session.scalar(_FIND_VERSION, {"project_id": project_id, "job_id": job_id})
+    def find_versions(self, job_ids: Collection[str]) -> dict[tuple[ProjectId, str], int]:
+        """By project and id."""
+        found = self._session.execute(_FIND_VERSIONS, {"job_ids": list(job_ids)})
+        return {(ProjectId(project_id), job_id): version for project_id, job_id, version in found}
 
     def find_any(self, job_id: JobId) -> JobRow | None:
         """For the dispatcher, which serves all projects."""
@@ -107,4 +109,4 @@ class JobRepository:
 
 # Asked at each poll: to build a statement costs as much as to run it, and the ORM's way as much again.
 _JOB = JobRow.__table__.c
-_FIND_VERSION = select(_JOB.version).where(_JOB.project_id == bindparam("project_id"), _JOB.id == bindparam("job_id"))
+_FIND_VERSIONS = select(_JOB.project_id, _JOB.id, _JOB.version).where(_JOB.id.in_(bindparam("job_ids", expanding=True)))

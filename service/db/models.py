@@ -25,6 +25,10 @@ class ModelRepository:
         query = select(ModelRow).where(ModelRow.project_id == project_id).order_by(ModelRow.created_at.desc())
         return list(self._session.scalars(query))
 
+    def list_newest_names(self, project_id: ProjectId, *, limit: int) -> list[str]:
+        query = select(ModelRow.name).where(ModelRow.project_id == project_id).order_by(ModelRow.created_at.desc())
+        return list(self._session.scalars(query.limit(limit)))
+
     def is_adapter_used(self, adapter_key: str) -> bool:
         """A job's result and its last checkpoint may be one adapter under two names."""
         query = select(ModelRow.name).where(ModelRow.adapter_key == adapter_key).limit(1)

@@ -1,5 +1,6 @@
 """Projects, and the API keys that open them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -62,10 +63,10 @@ class ProjectRepository:
             query = query.where(ProjectRow.archived_at.is_(None))
         return list(self._session.scalars(query.order_by(ProjectRow.id.desc()).limit(limit)))
 
-    def find_open_key(self, sha256: str, *, now: datetime) -> OpenKey | None:
-        """A key that is neither revoked nor expired, of a project that is not archived."""
-        found = self._session.execute(_FIND_OPEN_KEY, {"sha256": sha256, "now": now}).first()
-        return None if found is None else OpenKey(ProjectId(found[0]), *found[1:])
+    def find_open_keys(self, sha256s: Collection[str], *, now: datetime) -> dict[str, OpenKey]:
+        """By their hashes, those that are neither revoked nor expired, of projects that are not archived."""
+        found = self._session.execute(_FIND_OPEN_KEYS, {"sha256s": list(sha256s), "now": now})
+        return {sha256: OpenKey(ProjectId(project_id), *limits) for sha256, project_id, *limits in found}
 
     def knows_key(self, sha256: str) -> bool:
         """Whether the key was ever given, revoked or not."""
@@ -76,12 +77,12 @@ class ProjectRepository:
 # once, of tables.
 _KEYS, _LIMITS, _PROJECTS = ApiKeyRow.__table__, RateLimitRow.__table__, ProjectRow.__table__
 _KEY, _LIMIT, _PROJECT = _KEYS.c, _LIMITS.c, _PROJECTS.c
-_FIND_OPEN_KEY = (
-    select(_KEY.project_id, _KEY.scopes, _LIMIT.max_requests_per_1_minute, _LIMIT.max_requests_per_1_day)
+_FIND_OPEN_KEYS = (
+    select(_KEY.sha256, _KEY.project_id, _KEY.scopes, _LIMIT.max_requests_per_1_minute, _LIMIT.max_requests_per_1_day)
     .join_from(_KEYS, _PROJECTS, _PROJECT.id == _KEY.project_id)
     .outerjoin(_LIMITS, and_(_LIMIT.project_id == _KEY.project_id, _LIMIT.model == ALL_REQUESTS))
     .where(
-        _KEY.sha256 == bindparam("sha256"),
+        _KEY.sha256.in_(bindparam("sha256s", expanding=True)),
         _KEY.revoked_at.is_(None),
         or_(_KEY.expires_at.is_(None), _KEY.expires_at > bindparam("now", type_=UtcDateTime())),
         _PROJECT.archived_at.is_(None),

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from schemas.files import FileDeleted, FileObject, Purpose
 from schemas.ids import FileId, ProjectId
-from schemas.pages import BoundedPage
+from schemas.pages import BoundedPage, bounded_page
 from service.clock import Clock, unix_seconds
 from service.db.engine import Database
 from service.db.files import FileRepository
@@ -104,14 +104,7 @@ def list_files(project_id: ProjectId, query: FileQuery, *, database: Database, c
             newest_first=query.newest_first,
             now=clock(),
         )
-    data = [present_file(row) for row in rows[: query.limit]]
-    return BoundedPage(
-        object="list",
-        data=data,
-        has_more=len(rows) > query.limit,
-        first_id=data[0].id if data else None,
-        last_id=data[-1].id if data else None,
-    )
+    return bounded_page([present_file(row) for row in rows], limit=query.limit)
 
 
 def delete_file(

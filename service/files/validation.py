@@ -48,10 +48,12 @@ class FileReport:
         return self.error_count == 0
 
     def summary(self) -> str:
-        """The failure in one message: the first errors, and how many more there are."""
+        """The failure in one message: the first errors, and how many more there are, which the job's events list."""
         shown = ". ".join(str(error) for error in self.errors[:SHOWN_ERRORS])
         more = self.error_count - min(len(self.errors), SHOWN_ERRORS)
-        return f"{shown} (and {more} more)" if more else shown
+        if not more:
+            return shown
+        return f"{shown} (and {more:,} more; the first {len(self.errors)} are among the job's events)"
 
 
 def validate_preferences(chunks: Iterable[bytes], *, max_line_bytes: int = MAX_LINE_BYTES) -> FileReport:

@@ -44,7 +44,11 @@ REPORT = TypeAdapter(FileReport)
 
 
 class ValidationProcessFailed(RuntimeError):
-    """The validation ended without a report: too slow, too large, or killed."""
+    """The file took too long or too much memory: the user's to mend."""
+
+
+class ValidationProcessDied(RuntimeError):
+    """Something killed the child, the service's own end perhaps, or it broke: no word about the file."""
 
 
 def validate_in_process(
@@ -57,7 +61,7 @@ def validate_in_process(
 ) -> FileReport:
     """Validate the preference file under `key`. Blocks; safe in any thread.
 
-    Raises: ObjectNotFound; ValidationProcessFailed; OSError, when the store does not answer.
+    Raises: ObjectNotFound; ValidationProcessFailed; ValidationProcessDied; OSError, when the store does not answer.
     """
     arguments = [storage_url, s3_endpoint_url or "", key, str(memory_bytes)]
     with _lifeline() as stdin:
@@ -151,7 +155,7 @@ def _read_report(key: str, returncode: int, output: bytes, errors: bytes) -> Fil
             try:
                 return REPORT.validate_json(output)
             except ValidationError as error:
-                raise ValidationProcessFailed(f"validation of {key} wrote no report: {error}") from error
+                raise ValidationProcessDied(f"validation of {key} wrote no report: {error}") from error
         case code if code == EXIT_NOT_FOUND:
             raise ObjectNotFound(f"no object lies under the key {key!r}")
         case code if code == EXIT_OUT_OF_MEMORY:
@@ -160,7 +164,7 @@ def _read_report(key: str, returncode: int, output: bytes, errors: bytes) -> Fil
             raise OSError(errno.EIO, f"the store failed while {key} was validated: {_said(errors)}")
         case code:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            raise ValidationProcessFailed(f"validation of {key} {how}: {_said(errors) or 'it said nothing'}")
+            raise ValidationProcessDied(f"validation of {key} {how}: {_said(errors) or 'it said nothing'}")
 
 
 def _said(errors: bytes) -> str:

@@ -14,6 +14,7 @@ from schemas.fine_tuning import (
 from service.jobs.hyperparameters import resolve_learning_rate
 from service.jobs.job_errors import InvalidJob
 from service.jobs.loss_options import HYPERPARAMETERS, check_loss
+from service.jobs.resources import resolve_gpus
 from service.nearest import shown
 from service.registry import BaseModelEntry
 
@@ -93,7 +94,7 @@ def _check_guards(guards: GuardOptions | None, validation_file: str | None) -> N
 
 
 def _check_resources(asked: ResourceOptions, entry: BaseModelEntry) -> None:
-    gpus = entry.gpus if asked.gpus is None else asked.gpus
+    gpus = resolve_gpus(asked, entry)
     if asked.workers is not None and gpus > 0:
         given = f"resources.gpus is {gpus}" if asked.gpus is not None else f"the model trains on {gpus} GPU(s)"
         raise InvalidJob(
@@ -104,7 +105,7 @@ def _check_resources(asked: ResourceOptions, entry: BaseModelEntry) -> None:
 
 
 def _check_quantization(chosen: DpoOptions, asked: ResourceOptions, entry: BaseModelEntry) -> None:
-    gpus = entry.gpus if asked.gpus is None else asked.gpus
+    gpus = resolve_gpus(asked, entry)
     if chosen.quantization is not None and gpus == 0:
         given = "resources.gpus is 0" if asked.gpus is not None else "the model trains on CPU by the registry"
         raise InvalidJob(
@@ -117,7 +118,7 @@ def _check_quantization(chosen: DpoOptions, asked: ResourceOptions, entry: BaseM
 def _check_sharding(chosen: DpoOptions, asked: ResourceOptions, entry: BaseModelEntry) -> None:
     if asked.sharding != "full":
         return
-    gpus = entry.gpus if asked.gpus is None else asked.gpus
+    gpus = resolve_gpus(asked, entry)
     if (gpus or asked.workers or 1) == 1:
         more = "set resources.gpus to 2 or more" if gpus else "set resources.workers to 2 or more"
         raise InvalidJob(

@@ -15,6 +15,7 @@ from service.nearest import did_you_mean, shown
 from service.registry import BaseModelEntry, Registry
 from service.storage.object_store import ObjectStore
 
+COMPARED_NAMES = 100
 UNKNOWN_CREATION = 0
 """The registry tells no date."""
 
@@ -89,9 +90,14 @@ def _require_tuned(session: Session, project_id: ProjectId, name: str, registry:
     models = ModelRepository(session)
     row = models.find(project_id, name)
     if row is None:
-        known = [*registry, *(model.name for model in models.list_of_project(project_id))]
-        raise ModelNotFound(f"The model {shown(name)} does not exist; {did_you_mean(name, known, kind='models')}")
+        raise ModelNotFound(explain_unknown(session, project_id, name, registry))
     return row
+
+
+def explain_unknown(session: Session, project_id: ProjectId, name: str, registry: Registry) -> str:
+    """Compared with the newest names alone: each checkpoint has one, and they are all alike."""
+    known = [*registry, *ModelRepository(session).list_newest_names(project_id, limit=COMPARED_NAMES)]
+    return f"The model {shown(name)} does not exist; {did_you_mean(name, known, kind='models')}"
 
 
 def _check_unused(session: Session, project_id: ProjectId, row: ModelRow) -> None:

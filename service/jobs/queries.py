@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from schemas.fine_tuning import Checkpoint, FineTuningJob, JobEvent
 from schemas.ids import JobId, ProjectId
-from schemas.pages import BoundedPage, Page
+from schemas.pages import BoundedPage, Page, bounded_page
 from service.db.checkpoints import CheckpointRepository
 from service.db.engine import Database
 from service.db.events import EventRepository
@@ -38,9 +38,8 @@ def require_job(session: Session, project_id: ProjectId, job_id: str) -> JobRow:
     return job
 
 
-def find_job_etag(project_id: ProjectId, job_id: str, session: Session) -> str:
-    """What `find_job` would tell, for the price of one number. Raises: JobNotFound."""
-    version = JobRepository(session).find_version(project_id, job_id)
+def etag_of_version(job_id: str, version: int | None) -> str:
+    """What `find_job` would tell; `version` is None where there is no such job. Raises: JobNotFound."""
     if version is None:
         raise _not_found(job_id)
     return job_etag(job_id, version)
@@ -88,14 +87,7 @@ def list_checkpoints(
         rows = CheckpointRepository(session).list_after(JobId(job.id), after=after, limit=limit + 1)
     if rows is None:
         raise unknown_after(after or "", kind="checkpoint")
-    data = [present_checkpoint(row) for row in rows[:limit]]
-    return BoundedPage(
-        object="list",
-        data=data,
-        has_more=len(rows) > limit,
-        first_id=data[0].id if data else None,
-        last_id=data[-1].id if data else None,
-    )
+    return bounded_page([present_checkpoint(row) for row in rows], limit=limit)
 
 
 def _not_found(job_id: str) -> JobNotFound:

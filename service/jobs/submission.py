@@ -25,6 +25,7 @@ from service.identifiers import new_job_id
 from service.jobs.combinations import check_combinations
 from service.jobs.job_errors import FileNotUsable, ModelNotFound
 from service.jobs.job_rate import check_job_rate
+from service.jobs.model_catalog import explain_unknown
 from service.jobs.presentation import present_job
 from service.jobs.quotas import check_gpus, check_place_in_queue
 from service.jobs.resources import resolve_gpus
@@ -62,7 +63,7 @@ def _create_job(
     base_model = _find_base_model(session, project_id, request.model, registry)
     check_job_rate(session, project_id, base_model, now=now)
     check_combinations(request, registry[base_model])
-    gpus = resolve_gpus(request, registry[base_model])
+    gpus = resolve_gpus(request.resources, registry[base_model])
     check_gpus(session, project_id, gpus=gpus, now=now)
     for param, file_id in (("training_file", request.training_file), ("validation_file", request.validation_file)):
         if file_id is not None:
@@ -90,10 +91,7 @@ def _find_base_model(session: Session, project_id: ProjectId, name: str, registr
         return name
     tuned = ModelRepository(session).find(project_id, name)
     if tuned is None:
-        known = [*registry, *(model.name for model in ModelRepository(session).list_of_project(project_id))]
-        raise ModelNotFound(
-            f"The model {shown(name)} does not exist; {did_you_mean(name, known, kind='models')}", param="model"
-        )
+        raise ModelNotFound(explain_unknown(session, project_id, name, registry), param="model")
     if tuned.base_model not in registry:
         raise ModelNotFound(
             f"The model {shown(name)} was tuned from {shown(tuned.base_model)}, which is no longer in the registry; "

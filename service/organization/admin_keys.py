@@ -6,15 +6,15 @@ from sqlalchemy.orm import Session
 
 from schemas.ids import KeyId
 from schemas.organization import AdminKey, AdminKeyCreated, AdminKeyDeleted, AdminKeyOwner, CreateAdminKeyRequest
-from schemas.pages import BoundedPage
+from schemas.pages import BoundedPage, bounded_page
 from service.api_keys import ADMIN_PREFIX, hash_api_key, last_characters, new_admin_key
 from service.clock import unix_seconds
 from service.db.admin_keys import AdminKeyRepository
 from service.db.tables import AdminKeyRow
+from service.errors import Unauthorized
 from service.identifiers import new_key_id
 from service.nearest import shown
 from service.organization.audit import record
-from service.organization.listing import bounded_page
 from service.organization.organization import Organization
 from service.organization.organization_errors import AdminKeyNotFound, OwnAdminKey
 
@@ -56,12 +56,20 @@ def list_admin_keys(
 
 
 def revoke_admin_key(organization: Organization, key_id: str) -> AdminKeyDeleted:
-    """It opens nothing from now on. Raises: AdminKeyNotFound; OwnAdminKey, for the key that asks."""
+    """It opens nothing from now on.
+
+    Raises: AdminKeyNotFound; OwnAdminKey, for the key that asks; Unauthorized, when that was revoked meanwhile.
+    """
     with organization.database.write() as session:
+        now = organization.clock()
+        # Two that revoke each other at once: the second finds itself revoked, and one is left.
+        held = AdminKeyRepository(session).lock_open([organization.actor, key_id], now=now)
         row = _require_key(session, key_id)
         if row.id == organization.actor:
             raise OwnAdminKey("An admin key does not revoke itself, so that one is always left; ask with another")
-        AdminKeyRepository(session).revoke(KeyId(row.id), now=organization.clock())
+        if organization.actor not in held:
+            raise Unauthorized("The admin key that asks was revoked or has expired")
+        AdminKeyRepository(session).revoke(KeyId(row.id), now=now)
         record(session, organization, "api_key.deleted", row.id, project=None)
     return AdminKeyDeleted(id=key_id, object="organization.admin_api_key.deleted", deleted=True)
 

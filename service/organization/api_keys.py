@@ -7,14 +7,13 @@ from sqlalchemy.orm import Session
 
 from schemas.ids import KeyId, ProjectId
 from schemas.organization import KeyOwner, KeyOwnerAccount, ProjectApiKey, ProjectApiKeyDeleted, UpdateApiKeyRequest
-from schemas.pages import BoundedPage
+from schemas.pages import BoundedPage, bounded_page
 from service.api_keys import PREFIX
 from service.clock import unix_seconds
 from service.db.service_accounts import ServiceAccountRepository
 from service.db.tables import ApiKeyRow, ProjectRow, ServiceAccountRow
 from service.nearest import shown
 from service.organization.audit import record
-from service.organization.listing import bounded_page
 from service.organization.organization import Organization
 from service.organization.organization_errors import ApiKeyExpired, ApiKeyNotFound
 from service.organization.projects import require_project

@@ -4,12 +4,11 @@ from pydantic import JsonValue
 from sqlalchemy.orm import Session
 
 from schemas.audit_logs import AuditActor, AuditActorKey, AuditDetails, AuditEventType, AuditLog, AuditProject
-from schemas.pages import BoundedPage
+from schemas.pages import BoundedPage, bounded_page
 from service.clock import unix_seconds
 from service.db.audit_logs import AuditFilter, AuditLogRepository
 from service.db.tables import AuditLogRow, ProjectRow
 from service.identifiers import new_audit_log_id
-from service.organization.listing import bounded_page
 from service.organization.organization import Organization
 
 DETAILS = tuple(name for name, field in AuditLog.model_fields.items() if field.alias is not None)

@@ -56,11 +56,12 @@ def _days(span: Span) -> Iterator[Day]:
 
 
 def _first_day(span: Span) -> datetime:
+    first = span.start.replace(hour=0, minute=0, second=0, microsecond=0)
     if span.page is None:
-        return span.start.replace(hour=0, minute=0, second=0, microsecond=0)
+        return first
     seconds = span.page.removeprefix("page_")
     is_ours = span.page.startswith("page_") and seconds.isdecimal() and len(seconds) <= 11
-    if not is_ours or int(seconds) % DAY.total_seconds():
+    if not is_ours or int(seconds) % DAY.total_seconds() or int(seconds) < first.timestamp():
         raise InvalidRequest(
             "page is none of this list's; give next_page of the answer before, or nothing", param="page"
         )

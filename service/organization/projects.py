@@ -12,14 +12,13 @@ from schemas.organization import (
     ProjectUsage,
     UpdateProjectRequest,
 )
-from schemas.pages import BoundedPage
+from schemas.pages import BoundedPage, bounded_page
 from service.clock import unix_seconds
 from service.db.projects import ProjectRepository
 from service.db.tables import ProjectRow
 from service.identifiers import new_project_id
 from service.nearest import shown
 from service.organization.audit import record
-from service.organization.listing import bounded_page
 from service.organization.organization import Organization
 from service.organization.organization_errors import ProjectArchived, ProjectNotFound
 from service.organization.quotas import measure_usage, present_quotas, set_quotas
@@ -55,7 +54,8 @@ def list_projects(
 def update_project(organization: Organization, project_id: str, request: UpdateProjectRequest) -> OrganizationProject:
     """Raises: ProjectNotFound, ProjectArchived."""
     with organization.database.write() as session:
-        row = require_active_project(session, project_id)
+        require_active_project(session, project_id)
+        row = ProjectRepository(session).lock(ProjectId(project_id))  # a claim may note used-up GPU-hours meanwhile
         changes = _change(row, request)
         if changes:
             record(session, organization, "project.updated", row.id, project=row, changes=changes)

@@ -4,12 +4,11 @@ from collections.abc import Iterable
 
 from schemas.ids import ProjectId
 from schemas.organization import NO_LIMIT, ProjectRateLimit, UpdateRateLimitRequest
-from schemas.pages import BoundedPage
+from schemas.pages import BoundedPage, bounded_page
 from service.db.rate_limits import ALL_REQUESTS, RateLimitRepository
 from service.db.tables import RateLimitRow
 from service.nearest import did_you_mean, shown
 from service.organization.audit import record
-from service.organization.listing import bounded_page
 from service.organization.organization import Organization
 from service.organization.organization_errors import RateLimitNotFound
 from service.organization.projects import require_active_project, require_project

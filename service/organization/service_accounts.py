@@ -15,7 +15,7 @@ from schemas.organization import (
     ServiceAccountKey,
     UpdateServiceAccountRequest,
 )
-from schemas.pages import BoundedPage
+from schemas.pages import BoundedPage, bounded_page
 from service.api_keys import hash_api_key, last_characters, new_api_key
 from service.clock import unix_seconds
 from service.db.projects import ProjectRepository
@@ -24,7 +24,6 @@ from service.db.tables import ApiKeyRow, ProjectRow, ServiceAccountRow
 from service.identifiers import new_key_id, new_service_account_id
 from service.nearest import shown
 from service.organization.audit import record
-from service.organization.listing import bounded_page
 from service.organization.organization import Organization
 from service.organization.organization_errors import ServiceAccountNotFound
 from service.organization.projects import require_active_project, require_project

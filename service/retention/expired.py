@@ -1,4 +1,4 @@
-"""What is past its time: files with their bytes, uploads with their parts, the record of deliveries long ended.
+"""What is past its time: files with their bytes, uploads with their parts, the records of old deliveries and answers.
 
 The row goes first, then the bytes.
 """
@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from schemas.ids import FileId, ProjectId, UploadId
 from service.db.engine import Database
 from service.db.files import FileRepository
+from service.db.idempotency import IdempotencyRepository
 from service.db.tables import FileRow, UploadRow
 from service.db.uploads import UploadRepository
 from service.db.webhooks import DeliveryRepository
@@ -15,6 +16,8 @@ from service.storage.object_store import ObjectStore
 
 BATCH = 100
 DELIVERIES_KEPT = timedelta(days=30)
+ANSWERS_KEPT = timedelta(days=7)
+"""To the repeats of an `Idempotency-Key`: longer than anybody tries again."""
 UPLOAD_GRACE = timedelta(hours=1)
 """A request that completes an upload in time may still be reading its parts."""
 
@@ -41,6 +44,12 @@ def sweep_old_deliveries(database: Database, _store: ObjectStore, *, now: dateti
     """Return how many were removed, `BATCH` at most."""
     with database.write() as session:
         return DeliveryRepository(session).delete_ended(before=now - DELIVERIES_KEPT, limit=BATCH)
+
+
+def sweep_old_answers(database: Database, _store: ObjectStore, *, now: datetime) -> int:
+    """Return how many were removed, `BATCH` at most."""
+    with database.write() as session:
+        return IdempotencyRepository(session).delete_old(before=now - ANSWERS_KEPT, limit=BATCH)
 
 
 def _remove_file(database: Database, store: ObjectStore, file: FileRow) -> None:

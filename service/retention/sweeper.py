@@ -11,7 +11,12 @@ import structlog
 
 from service.clock import Clock
 from service.db.engine import Database
-from service.retention.expired import sweep_expired_files, sweep_expired_uploads, sweep_old_deliveries
+from service.retention.expired import (
+    sweep_expired_files,
+    sweep_expired_uploads,
+    sweep_old_answers,
+    sweep_old_deliveries,
+)
 from service.retention.orphans import sweep_leftovers, sweep_orphans
 from service.storage.object_store import ObjectStore
 
@@ -23,6 +28,7 @@ PERIODS: dict[Sweep, timedelta] = {
     sweep_expired_files: timedelta(minutes=1),
     sweep_expired_uploads: timedelta(minutes=1),
     sweep_old_deliveries: timedelta(minutes=10),
+    sweep_old_answers: timedelta(minutes=1),
     sweep_orphans: timedelta(hours=6),
     sweep_leftovers: timedelta(hours=6),
 }

@@ -33,8 +33,7 @@ class FolderStore:
                 size_bytes += len(chunk)
             file.flush()
             os.fsync(file.fileno())
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+            _move(path, target)
         self._sync_folders(target.parent)
         return StoredObject(key, size_bytes, digest.hexdigest())
 
@@ -60,10 +59,14 @@ class FolderStore:
         return sorted(key for key in keys if key.startswith(prefix))
 
     def delete(self, key: str) -> None:
+        path = self._path(key)
         try:
-            self._path(key).unlink()
+            path.unlink()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return
+        for folder in path.parents:
+            if folder == self._root or not _remove_empty(folder):
+                return
 
     def uri(self, key: str) -> str:
         return str(self._path(key))
@@ -113,6 +116,27 @@ class FolderStore:
                 os.close(descriptor)
             if parent == self._root:
                 return
+
+
+def _move(path: Path, target: Path) -> None:
+    """Under a new folder, if need be, which a delete may take away again as long as it is empty."""
+    while True:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.replace(target)
+        except FileNotFoundError:
+            if not path.exists():
+                raise
+        else:
+            return
+
+
+def _remove_empty(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def _not_found(key: str) -> ObjectNotFound:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from sqlalchemy.orm import Session
 
 from schemas.ids import EndpointId, ProjectId
-from schemas.pages import BoundedPage, Page
+from schemas.pages import BoundedPage, Page, bounded_page
 from schemas.webhooks import (
     CreateWebhookEndpointRequest,
     UpdateWebhookEndpointRequest,
@@ -23,7 +23,7 @@ from service.db.engine import Database
 from service.db.once import OncePer, create_once
 from service.db.tables import WebhookEndpointRow
 from service.db.webhooks import DeliveryRepository, EndpointRepository
-from service.errors import InvalidRequest, NotFound
+from service.errors import Conflict, InvalidRequest, NotFound
 from service.identifiers import new_delivery_id, new_endpoint_id
 from service.nearest import shown
 from service.webhooks.messages import build_message
@@ -46,6 +46,12 @@ class WebhookEndpointNotFound(NotFound):
 
 class TooManyEndpoints(InvalidRequest):
     code = "too_many_webhook_endpoints"
+
+
+class SecretLost(Conflict):
+    """The service's webhook key has changed since the endpoint was made."""
+
+    code = "signing_key_changed"
 
 
 class InvalidUrl(InvalidRequest):
@@ -71,7 +77,7 @@ class Webhooks:
 def create_endpoint(
     webhooks: Webhooks, project_id: ProjectId, request: CreateWebhookEndpointRequest, *, once_per: OncePer | None
 ) -> WebhookEndpointWithSecret:
-    """Raises: InvalidUrl, TooManyEndpoints, IdempotencyKeyReused."""
+    """Raises: InvalidUrl, TooManyEndpoints, IdempotencyKeyReused, SecretLost."""
     now = webhooks.clock()
     _check_url(webhooks, request.url)
 
@@ -112,14 +118,7 @@ def list_endpoints(
     """Newest first."""
     with webhooks.database.read() as session:
         rows = EndpointRepository(session).list_after(project_id, after=after, limit=limit + 1)
-    data = [present_endpoint(row, signer=webhooks.signer) for row in rows[:limit]]
-    return BoundedPage(
-        object="list",
-        data=data,
-        has_more=len(rows) > limit,
-        first_id=data[0].id if data else None,
-        last_id=data[-1].id if data else None,
-    )
+    return bounded_page([present_endpoint(row, signer=webhooks.signer) for row in rows], limit=limit)
 
 
 def update_endpoint(
@@ -147,8 +146,10 @@ def rotate_secret(
     now = webhooks.clock()
 
     def change(row: WebhookEndpointRow) -> None:
-        row.previous_secret_seed = row.secret_seed if keeps_old else None
-        row.previous_secret_until = now + OLD_SECRET_LIFETIME if keeps_old else None
+        # One of another key of the service's signs nothing any more, and would hold up the new one's deliveries.
+        keeps = keeps_old and webhooks.signer.knows(row.secret_seed)
+        row.previous_secret_seed = row.secret_seed if keeps else None
+        row.previous_secret_until = now + OLD_SECRET_LIFETIME if keeps else None
         row.secret_seed = webhooks.signer.new_seed()
         row.updated_at = now
 
@@ -207,7 +208,13 @@ def _change(
 
 def _with_secret(webhooks: Webhooks, row: WebhookEndpointRow) -> WebhookEndpointWithSecret:
     shown_always = present_endpoint(row, signer=webhooks.signer)
-    secret = webhooks.signer.secret(row.id, row.secret_seed)
+    try:
+        secret = webhooks.signer.secret(row.id, row.secret_seed)
+    except SigningKeyChanged as error:
+        raise SecretLost(
+            f"The signing secret of {row.id} can no longer be told: {error} "
+            f"(POST /v1/webhook_endpoints/{row.id}/rotate_secret)"
+        ) from error
     return WebhookEndpointWithSecret(**shown_always.model_dump(), signing_secret=secret)
 
 

@@ -37,10 +37,11 @@ class WebhookSigner:
 
     def hint(self, endpoint_id: str, seed: str) -> str | None:
         """Return a masked secret, or None where the key has changed since."""
-        try:
-            return f"{SECRET_PREFIX}…{self.secret(endpoint_id, seed)[-HINT_CHARACTERS:]}"
-        except SigningKeyChanged:
-            return None
+        return f"{SECRET_PREFIX}…{self.secret(endpoint_id, seed)[-HINT_CHARACTERS:]}" if self.knows(seed) else None
+
+    def knows(self, seed: str) -> bool:
+        """Whether it was made under this key."""
+        return seed.startswith(f"{self._fingerprint}.")
 
     def headers(
         self, endpoint_id: str, seeds: list[str], *, message_id: str, sent_at: int, body: bytes
@@ -55,7 +56,7 @@ class WebhookSigner:
         }
 
     def _derive(self, endpoint_id: str, seed: str) -> bytes:
-        if not seed.startswith(f"{self._fingerprint}."):
+        if not self.knows(seed):
             raise SigningKeyChanged
         return hmac.digest(self._key, f"secret:{endpoint_id}:{seed}".encode(), "sha256")[:SECRET_BYTES]
 

@@ -147,6 +147,7 @@ def test_days_come_in_pages(admin_http: httpx2.Client) -> None:
     [
         ({"page": "page_7"}, "page"),
         ({"page": "later"}, "page"),
+        ({"page": "page_0"}, "page"),
         ({"end_time": 5}, "end_time"),
         ({"bucket_width": "1h"}, "bucket_width"),
         ({"limit": 181}, "limit"),

@@ -31,4 +31,4 @@ class IdempotencyRow(Table):
     request_sha256: Mapped[str] = mapped_column(String(64))
     """Of method, path and body."""
     response_body: Mapped[dict[str, Any]]
-    created_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(index=True)

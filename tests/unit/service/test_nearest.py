@@ -10,7 +10,7 @@ def test_a_near_name_is_suggested() -> None:
 def test_without_a_near_one_the_known_are_listed() -> None:
     assert did_you_mean("zzz", ["b", "a"], kind="names") == "the names are a, b"
     many = [f"name-{number:02}" for number in range(12)]
-    assert did_you_mean("zzz", many, kind="names").endswith("name-09 and 2 more")
+    assert did_you_mean("zzz", many, kind="names") == f"some names are {', '.join(many[:10])}"
 
 
 def test_without_any_that_is_said() -> None:

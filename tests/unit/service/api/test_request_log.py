@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.api.accounts import CLIENT_GONE, Accounts
+from service.api.request_log import CLIENT_GONE, RequestLog
 from service.telemetry.metrics import Metrics
 from tests.exposition import exposed
 
@@ -41,7 +41,7 @@ def app(metrics: Metrics) -> FastAPI:
 
     v1.include_router(jobs)
     app.include_router(v1)
-    app.add_middleware(Accounts, metrics=metrics)
+    app.add_middleware(RequestLog, metrics=metrics)
     return app
 
 
@@ -93,6 +93,6 @@ def test_a_request_that_is_never_answered_is_told_too(metrics: Metrics, error: t
 
     scope = {"type": "http", "method": "GET", "path": "/"}
     with structlog.testing.capture_logs(), pytest.raises(error):
-        anyio.run(Accounts(app, metrics), scope, nothing, nothing)
+        anyio.run(RequestLog(app, metrics), scope, nothing, nothing)
     told = exposed(metrics.registry)
     assert told.value("dpo_http_requests_total", method="GET", route="unknown", status=str(CLIENT_GONE)) == 1

@@ -26,6 +26,7 @@ class Head(ThreadingHTTPServer):
         self.bodies: list[bytes] = []
         self.tokens: list[str | None] = []
         self.location: str | None = None
+        self.missing_bytes = 0
 
     @property
     def url(self) -> str:
@@ -40,7 +41,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.tokens.append(self.headers.get("authorization"))
         status, text = self.server.answer
         self.send_response(status)
-        self.send_header("content-length", str(len(text)))
+        self.send_header("content-length", str(len(text) + self.server.missing_bytes))
         if self.server.location is not None:
             self.send_header("location", self.server.location)
         self.end_headers()
@@ -114,6 +115,12 @@ def test_a_head_that_cannot_be_reached_refuses_nothing_and_has_forgotten_nothing
 def test_a_head_that_does_not_listen_is_unavailable() -> None:
     with pytest.raises(BackendUnavailable, match="does not answer"):
         RayJobsBackend(RayHttp("http://127.0.0.1:1", token=None)).capacity()
+
+
+def test_a_head_that_dies_in_the_middle_of_an_answer_is_unavailable(head: Head, backend: RayJobsBackend) -> None:
+    head.missing_bytes = 10
+    with pytest.raises(BackendUnavailable, match="does not answer"):
+        backend.capacity()
 
 
 def test_already_exists_means_submitted(head: Head, backend: RayJobsBackend) -> None:

@@ -16,9 +16,9 @@ def step_event(step: int, message: str = "a step") -> NewEvent:
     return NewEvent(f"step:{step}", NOW, "info", message, {"step": step}, type="metrics")
 
 
-def append(database: Database, job_id: JobId, events: list[NewEvent]) -> int:
+def append(database: Database, job_id: JobId, events: list[NewEvent]) -> None:
     with database.write() as session:
-        return EventRepository(session).append(job_id, events)
+        EventRepository(session).append(job_id, events)
 
 
 def stored(database: Database, job_id: JobId) -> list[tuple[int, str]]:
@@ -29,15 +29,15 @@ def stored(database: Database, job_id: JobId) -> list[tuple[int, str]]:
 
 def test_events_are_numbered_in_their_order(database: Database, project_id: ProjectId) -> None:
     job_id = add_job(database, project_id)
-    assert append(database, job_id, [step_event(1), step_event(2)]) == 2
-    assert append(database, job_id, [step_event(3)]) == 1
+    append(database, job_id, [step_event(1), step_event(2)])
+    append(database, job_id, [step_event(3)])
     assert stored(database, job_id) == [(1, "step:1"), (2, "step:2"), (3, "step:3")]
 
 
 def test_the_first_event_of_a_key_is_kept(database: Database, project_id: ProjectId) -> None:
     job_id = add_job(database, project_id)
-    assert append(database, job_id, [step_event(1, "first"), step_event(1, "second")]) == 1
-    assert append(database, job_id, [step_event(1, "third"), step_event(2)]) == 1
+    append(database, job_id, [step_event(1, "first"), step_event(1, "second")])
+    append(database, job_id, [step_event(1, "third"), step_event(2)])
     assert stored(database, job_id) == [(1, "step:1"), (2, "step:2")]
     with database.read() as session:
         newest_first = EventRepository(session).list_after(job_id, after=None, limit=9)

@@ -103,7 +103,7 @@ def test_the_summary_shows_the_first_errors_and_counts_the_rest() -> None:
     assert report.summary().startswith('line 2: "chosen" is empty')
     assert "line 4: " in report.summary()
     assert "line 5: " not in report.summary()
-    assert report.summary().endswith(" (and 2 more)")
+    assert report.summary().endswith(" (and 2 more; the first 5 are among the job's events)")
 
 
 def test_the_first_hundred_errors_are_listed_and_all_are_counted() -> None:

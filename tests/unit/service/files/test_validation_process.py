@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import psutil
 import pytest
 
 from service.files.validation import FileReport
-from service.files.validation_process import ValidationProcessFailed, validate_in_process
+from service.files.validation_process import ValidationProcessDied, ValidationProcessFailed, validate_in_process
 from service.storage.folder import FolderStore
 from service.storage.object_store import ObjectNotFound
 
@@ -23,6 +24,7 @@ print([name for name in ("fastapi", "starlette", "torch", "sqlalchemy", "ray", "
 """
 PARENT = """
 import sys
+import threading
 from service.files.validation_process import validate_in_process
 validate_in_process(sys.argv[1], "endless")
 """
@@ -86,8 +88,27 @@ def test_a_validation_that_takes_too_much_memory_is_stopped(store: FolderStore, 
 
 
 def test_a_child_that_cannot_start_says_why(tmp_path: Path) -> None:
-    with pytest.raises(ValidationProcessFailed, match="this build speaks"):
+    with pytest.raises(ValidationProcessDied, match="this build speaks"):
         validate_in_process("nowhere://x", "a")
+
+
+def test_a_child_that_is_killed_says_nothing_about_the_file(tmp_path: Path) -> None:
+    write_endless_file(tmp_path)
+
+    def kill() -> None:
+        wait_until(lambda: bool(children()))
+        for child in children():
+            child.terminate()
+
+    def children() -> set[psutil.Process]:
+        return set(psutil.Process().children()) - before
+
+    before = set(psutil.Process().children())
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(ValidationProcessDied, match="killed by signal 15"):
+        validate_in_process(str(tmp_path), "endless")
+    killer.join()
 
 
 def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from schemas.run_layout import file_key, part_key
 from schemas.uploads import CreateUploadRequest
 from service.clock import utc_now
 from service.db.engine import Database
+from service.db.once import OncePer
 from service.db.projects import ProjectRepository
 from service.db.tables import FileRow, ProjectRow
 from service.files import catalog, uploads
@@ -106,6 +108,16 @@ def test_an_expired_upload_is_closed_and_its_parts_go(house: House) -> None:
     with pytest.raises(UploadEnded):
         house.add_part(upload_id)
     assert house.keys() == set()
+
+
+def test_first_answers_are_forgotten_after_a_week(house: House) -> None:
+    once_per = OncePer(PROJECT, "key", "0" * 64)
+    create = partial(uploads.create_upload, PROJECT, REQUEST, once_per=once_per, database=house.database)
+    first = create(clock=house.clock).id
+    house.sweep_after(days=6)
+    assert create(clock=house.clock).id == first
+    house.sweep_after(days=1, minutes=1)
+    assert create(clock=house.clock).id != first
 
 
 def test_bytes_without_a_row_go_after_a_day(house: House) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.storage.folder import FolderStore
+from service.storage.object_keys import RESERVED_SEGMENT
 from service.storage.object_store import UnknownStorageUrl
 from service.storage.open_store import open_store
 
@@ -78,6 +79,16 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path: Path) -> None:
         store.write("files/a", [b"x" * 10_000] * 10)
 
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_deleted_object_leaves_no_folder_and_takes_no_other_with_it(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    for key in ("uploads/a/1", "uploads/a/2", "files/b"):
+        store.write(key, [b"x"])
+    store.delete("uploads/a/1")
+    assert store.read("uploads/a/2") == b"x"
+    store.delete("uploads/a/2")
+    assert {path.name for path in tmp_path.iterdir()} == {"files", RESERVED_SEGMENT}
 
 
 def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
