@@ -23,6 +23,7 @@ from trainers.dpo.optimizer_step import OptimizerStep
 from trainers.dpo.packed_batch import PackedLayout
 from trainers.dpo.progress import Progress
 from trainers.entrypoint import run
+from trainers.errors import UnusableModel
 from trainers.models import packed_attention
 from trainers.models.fused_lora import _LoraLinears
 
@@ -40,6 +41,8 @@ class Planned:
     """What devices tell; None: what they have."""
     lost_at: int | None = None
     """The step before which both workers are lost."""
+    is_unusable: bool = False
+    """Worker 1 cannot use the model."""
 
 
 def write_plan(folder: Path, planned: list[Planned]) -> None:
@@ -112,12 +115,21 @@ def loss_of_the_workers(planned: Planned) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def unusable_model(planned: Planned) -> Iterator[None]:
+    if not planned.is_unusable or os.environ["RANK"] != "1":
+        yield
+        return
+    with patch("trainers.dpo.prepare.load_causal_lm", side_effect=UnusableModel("worker 1 cannot read it")):
+        yield
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     for each in json.loads((folder / PLAN).read_text()):
         planned = Planned(**each)
-        with out_of_memory(planned), free_memory(planned), loss_of_the_workers(planned):
+        with out_of_memory(planned), free_memory(planned), loss_of_the_workers(planned), unusable_model(planned):
             run(planned.folder)
     dist.destroy_process_group()
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from trainers.errors import TrainerError
+
 Value = TypeVar("Value")
 
 
@@ -66,15 +68,43 @@ class Workers:
         dist.broadcast_object_list(box, device=self.device if self.device.type == "cuda" else None)
         return box[0]
 
+    def gather(self, value: Value) -> list[Value]:
+        """Return all workers' values, in the order of their ranks, on every worker."""
+        if self.world_size == 1:
+            return [value]
+        values = [value] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
     def wait(self) -> None:
         if self.world_size > 1:
             dist.barrier()
 
 
 @contextmanager
+def failing_together(workers: Workers) -> Iterator[None]:
+    """Let what one worker may find wrong end the run on all of them: the others would wait for it in vain.
+
+    Within, the workers meet nowhere, or all of them in the same places.
+    Raises: TrainerError, that of the first worker which had one.
+    """
+    own: TrainerError | None = None
+    try:
+        yield
+    except TrainerError as error:
+        own = error
+    first = next((error for error in workers.gather(own) if error is not None), None)
+    if first is not None:
+        raise first if own is None else own
+
+
+@contextmanager
 def open_workers(*, gpus_per_worker: int) -> Iterator[Workers]:
     """Join the process group, or be the only worker."""
     device = _device() if gpus_per_worker else torch.device("cpu")
+    if device.type == "cuda":
+        # Triton launches its kernels there, and objects are sent through it.
+        torch.cuda.set_device(device)
     joined_here = not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1
     if joined_here:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -89,7 +119,10 @@ def open_workers(*, gpus_per_worker: int) -> Iterator[Workers]:
 
 
 def _device() -> torch.device:
-    """The GPU of this worker. Ray shows each worker its own alone, torchrun shows all of them to each."""
+    """The GPU of this worker: that of its local rank, where it is shown several.
+
+    torchrun shows each worker all of the machine's, Ray those of all the group's workers there; a driver sees its own.
+    """
     if torch.cuda.device_count() > 1:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cuda", 0)

@@ -29,6 +29,14 @@ OF_ONE: dict[str, dict[str, Any]] = {
 """Made by one worker, too. Nine pairs, four a step: in each epoch's last step one of two has nothing to do."""
 
 
+FAULTS_OF_ONE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "unusable": ({}, {"is_unusable": True}, "model_not_usable"),
+    "unusable, perhaps to be sharded": ({"shards_base": None}, {"is_unusable": True}, "model_not_usable"),
+    "cramped from the start": ({}, {"cramped_at": "anywhere", "room_tokens": 10}, "not_enough_memory"),
+}
+"""What differs in the spec, what is wrong on worker 1 alone, and the outcome's code."""
+
+
 def run_on_two(folder: Path, *, module: str = "trainers", timeout_s: int = 120) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
@@ -48,7 +56,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    """Folders `NAME/two` of all in OF_ONE, and `guarded`, `cramped`, `first` and `second`, made by two workers."""
+    """Folders `NAME/two` of all in OF_ONE, `guarded`, `cramped`, `first` and `second`, and those in FAULTS_OF_ONE, made
+    by two workers."""
     parent = tmp_path_factory.mktemp("runs")
     for name in OF_ONE:
         make_of_nine(parent / name / "two", model, name, workers=2)
@@ -63,6 +72,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     planned = [Planned(str(parent / name / "two")) for name in OF_ONE]
     cramped_at = {"cramped": "before the pass"}
     planned += [Planned(str(parent / name), cramped_at.get(name)) for name in others]  # type: ignore[arg-type]
+    for name, (changes, faults, _) in FAULTS_OF_ONE.items():
+        make_run(parent / name, model, workers=2, **changes)
+        planned.insert(0, Planned(str(parent / name), **faults))
     write_plan(parent, planned)
     ended = run_on_two(parent, module="tests.two_worker_runs")
     assert ended.returncode == 0, ended.stderr
@@ -145,6 +157,13 @@ def test_two_workers_fill_the_reference_cache_and_take_from_it(runs: Path) -> No
         ["Reference log-probs: 10 pairs from the cache"],
     ]
     assert losses(runs / "first") == losses(runs / "second")
+
+
+@pytest.mark.parametrize("name", FAULTS_OF_ONE)
+def test_what_only_the_second_worker_finds_wrong_ends_the_run_with_its_words(runs: Path, name: str) -> None:
+    error = Outcome.model_validate_json((runs / name / OUTCOME).read_bytes()).error
+    assert error is not None
+    assert error.code == FAULTS_OF_ONE[name][2]
 
 
 def test_the_users_fault_ends_two_workers_with_one_outcome(tmp_path: Path, model: Path) -> None:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from schemas.run_record import RunEvent
 from schemas.run_spec import AdapterSource, RunSpec
 from trainers.data.chat_tokens import PairTokens
-from trainers.distributed import Workers
+from trainers.distributed import Workers, failing_together
 from trainers.dpo.layout import ChosenLayout, choose_layout
 from trainers.dpo.objective import Objective
 from trainers.dpo.plan import StepPlan
@@ -50,26 +50,29 @@ class Prepared:
 
 
 def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Workers) -> Prepared:
-    """Raises: TrainerError, for what the user or the registry's keeper must change."""
-    device, tokenizer = workers.device, load_tokenizer(model_folder)
-    placement = BasePlacement.of(spec, workers)
-    base = load_causal_lm(
-        model_folder, precision=spec.precision, device=placement.load_to, quantization=spec.quantization
-    )
-    limit = longest_sequence(base)
-    max_length = spec.dpo.max_length if limit is None else min(limit, spec.dpo.max_length)
-    data = load_training_data(folder, spec, tokenizer, max_length=max_length)
-    check_weights(spec, data)
+    """Raises: TrainerError, on every worker, for what the user or the registry's keeper must change."""
+    device, placement = workers.device, BasePlacement.of(spec, workers)
+    with failing_together(workers):
+        tokenizer = load_tokenizer(model_folder)
+        base = load_causal_lm(
+            model_folder, precision=spec.precision, device=placement.load_to, quantization=spec.quantization
+        )
+        limit = longest_sequence(base)
+        max_length = spec.dpo.max_length if limit is None else min(limit, spec.dpo.max_length)
+        data = load_training_data(folder, spec, tokenizer, max_length=max_length)
+        check_weights(spec, data)
     pairs = [*data.training, *data.validation]
     shards = placement.decide(base, longest_pair=max(pair.packed_length for pair in pairs))
     kernels = apply_gpu_kernels(base, device)
-    initial = _read_initial(folder, spec.initial_adapter)
-    policy = add_lora(base, spec.lora, initial=initial, reference=spec.reference, seed=spec.seed)
+    with failing_together(workers):
+        initial = _read_initial(folder, spec.initial_adapter)
+        policy = add_lora(base, spec.lora, initial=initial, reference=spec.reference, seed=spec.seed)
     fuse_lora_layers(policy.model)
     if shards:
         policy = replace(policy, sharded=shard_base(base, workers))
     plan = StepPlan(len(data.training), spec.dpo.batch_size, spec.dpo.n_epochs, spec.seed)
-    chosen = choose_layout(policy, pairs, device=device, pad_token_id=int(tokenizer.pad_token_id))
+    with failing_together(workers):
+        chosen = choose_layout(policy, pairs, device=device, pad_token_id=int(tokenizer.pad_token_id))
     opening = [_started(spec, policy, plan, len(data.validation)), *data.warnings]
     if shards:
         opening.append(_told_shares(policy, workers))

@@ -70,8 +70,6 @@ def shard_base(model: PreTrainedModel, workers: Workers) -> ShardedBase:
     layers = _decoder_layers(model)
     if not layers:
         raise UnusableModel("the model has no layers that can be sharded; set resources.sharding to none")
-    if workers.device.type == "cuda":
-        torch.cuda.set_device(workers.device)
     mesh = init_device_mesh(workers.device.type, (workers.world_size,))
     gathers, adapters = _Gathers(), adapter_parameters(model)
     shards = []
