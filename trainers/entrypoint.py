@@ -52,7 +52,7 @@ def run(run_folder_uri: str) -> Outcome | None:
     folder = RunFolder(run_folder_uri)
     spec = RunSpec.model_validate_json(folder.read(SPEC))
     name_run(spec)
-    log_event(log, "run_started")
+    log_event(log, "run_started", threads=torch.get_num_threads())
     keep_freed_memory()
     with listening_for_stop(folder) as stop, open_workers(gpus_per_worker=spec.gpus_per_worker) as workers:
         if workers.from_first(workers.writes and folder.exists(OUTCOME)):

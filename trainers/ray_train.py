@@ -87,19 +87,22 @@ def _fit(run_folder_uri: str, spec: RunSpec) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    resources_per_worker = _join_cluster(spec)
+    _join_cluster()
     mark_stop_on_sigterm(RunFolder(run_folder_uri))
     # Every node must reach Ray Train's own folder; what it keeps there is not ours and is thrown away.
     files, storage = locate(RunFolder(run_folder_uri).resolve("ray_train"))
     try:
         trainer = TorchTrainer(
-            train_worker,
+            train_worker if spec.gpus_per_worker else train_on_share_of_cores,
             train_loop_config={"run_folder_uri": run_folder_uri},
             torch_config=TorchConfig(backend="nccl" if spec.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=spec.workers,
                 use_gpu=spec.gpus_per_worker > 0,
-                resources_per_worker=resources_per_worker,
+                # A core each, however many its node has: what else is booked there, or how unlike the nodes are, must
+                # not hold a group back for ever.
+                resources_per_worker={"CPU": 1, "GPU": spec.gpus_per_worker} if spec.gpus_per_worker else {"CPU": 1},
+                placement_strategy="PACK" if spec.gpus_per_worker else "SPREAD",
             ),
             run_config=RunConfig(
                 name=spec.run_id,
@@ -128,16 +131,26 @@ def train_worker(config: dict[str, str]) -> None:
         # What a worker of a group raises, Ray Train takes for a failure and starts the group again.
 
 
-def _join_cluster(spec: RunSpec) -> dict[str, float]:
-    """Return what each worker books. On CPUs, its share of the cluster's cores: Ray gives it as many threads."""
+def train_on_share_of_cores(config: dict[str, str]) -> None:
+    """The loop on one worker of a group on CPUs: those of a node share its cores.
+
+    Ray set one thread for the one core that each has booked.
+    """
+    import ray
+    import torch
+
+    here = ray.get_runtime_context().get_node_id()
+    cores = next(node["Resources"]["CPU"] for node in ray.nodes() if node["NodeID"] == here)
+    threads = int(os.environ.get(THREADS_VARIABLE, cores)) // int(os.environ["LOCAL_WORLD_SIZE"])
+    torch.set_num_threads(max(1, threads))
+    train_worker(config)
+
+
+def _join_cluster() -> None:
+    """Here and not within `fit`, because it takes SIGTERM for itself."""
     import ray
 
-    # Here and not within `fit`, because it takes SIGTERM for itself.
     ray.init(address="auto", log_to_driver=True, logging_level=logging.WARNING)
-    if spec.gpus_per_worker:
-        return {"CPU": 1, "GPU": spec.gpus_per_worker}
-    cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
-    return {"CPU": max(1, int(cpus) // spec.workers)}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,41 @@
+"""A group of workers on CPUs beside what others have booked on the cluster."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from schemas.ids import RunId
+from schemas.run_layout import OUTCOME
+from schemas.run_record import Outcome
+from service.backends.backend import RunRequest, RunState
+from service.backends.local_ray import LocalRay
+from tests.integration.test_backends import wait_until
+from tests.tiny_model import save_tiny_model
+from tests.tiny_runs import make_run
+
+FIVE_CORES = ("/bin/sh", "-c", f'exec "{sys.executable}" -m ray.scripts.scripts "$@" --num-cpus=5', "ray")
+BOOKED = {"submission_id": "somebody-elses", "entrypoint": "exec sleep 600", "entrypoint_num_cpus": 2}
+
+
+def test_two_workers_start_where_others_hold_two_of_five_cores_and_share_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    spec = make_run(tmp_path / "run", save_tiny_model(tmp_path / "model"), workers=2)
+    ray = LocalRay(tmp_path / "ray", ray_command=FIVE_CORES)
+    try:
+        backend = ray.start()
+        ray.http.post("/api/jobs/", json.dumps(BOOKED).encode())
+        wait_until(lambda: backend.status(RunId("somebody-elses")).state is RunState.RUNNING)
+        run = RunRequest(RunId(spec.run_id), str(tmp_path / "run"), workers=2, gpus_per_worker=0)
+        backend.submit(run)
+        wait_until(lambda: backend.status(run.run_id).state is RunState.ENDED)
+        log = json.loads(ray.http.get(f"/api/jobs/{run.run_id}/logs"))["logs"]
+    finally:
+        ray.close()
+    assert Outcome.model_validate_json((tmp_path / "run" / OUTCOME).read_bytes()).status == "succeeded"
+    # Ray tells a line once that several workers print.
+    assert set(re.findall(r'"run_started", "threads": (\d+)', log)) == {"2"}
