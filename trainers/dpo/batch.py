@@ -55,6 +55,10 @@ class PaddedLayout:
     device: torch.device
     pad_token_id: int
 
+    @property
+    def pads(self) -> bool:
+        return True
+
     def states(self, pairs: Sequence[PairTokens]) -> LogitStates:
         batch = pad_pairs(pairs, pad_token_id=self.pad_token_id)
         chosen = self._side_states(batch.chosen)

@@ -86,7 +86,7 @@ def evaluate(
         else:
             total.add_(pair_losses(policy, reference_B2, batch, objective, sizes)[1])
 
-    passes = micro_batches(mine, pairs, token_budget=token_budget)
+    passes = micro_batches(mine, pairs, token_budget=token_budget, pads=objective.layout.pads)
     with all_fit(workers), torch.no_grad():
         make_passes(
             objective, passes, make, _shape(objective, [[pairs[i] for i in part] for part in passes], reference)

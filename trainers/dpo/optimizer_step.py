@@ -18,7 +18,7 @@ from schemas.run_spec import RunSpec
 from trainers.data.chat_tokens import name_pairs
 from trainers.distributed import Workers
 from trainers.dpo.coupled_step import accumulate_coupled_gradients
-from trainers.dpo.plan import micro_batches, shard
+from trainers.dpo.plan import shard
 from trainers.dpo.prepare import Prepared
 from trainers.dpo.progress import Progress
 from trainers.dpo.reference import ReferenceTable, check_first_step
@@ -111,7 +111,7 @@ class OptimizerStep:
     def _passes(self, indices: Sequence[int]) -> list[list[int]]:
         pairs, workers = self.prepared.pairs, self.workers
         mine = shard(indices, pairs, rank=workers.rank, world_size=workers.world_size)
-        return micro_batches(mine, pairs, token_budget=self.budget.tokens)
+        return self.budget.cut(mine, pairs)
 
     def _share_reference(self, indices: list[int], passes: list[list[int]], reference: ReferenceTable) -> None:
         """Tell the other workers what this one has computed: the next epoch deals the pairs out anew."""

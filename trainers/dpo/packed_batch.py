@@ -61,6 +61,10 @@ class PackedLayout:
     longest_row: int
     """Prompt and longer side of the job's longest pair: a model that looks back less far is refused at once."""
 
+    @property
+    def pads(self) -> bool:
+        return False
+
     def states(self, pairs: Sequence[PairTokens]) -> HiddenStates:
         row = pack_pairs(pairs, device=self.device)
         model = self.policy.causal_lm()

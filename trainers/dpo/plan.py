@@ -48,15 +48,25 @@ def shard(indices: Sequence[int], pairs: Sequence[PairTokens], *, rank: int, wor
     return parts[rank]
 
 
-def micro_batches(indices: Sequence[int], pairs: Sequence[PairTokens], *, token_budget: int) -> list[list[int]]:
-    """Cut into passes of at most `token_budget` tokens each; a longer pair gets a pass of its own."""
-    passes: list[list[int]] = []
-    used = token_budget
+def micro_batches(
+    indices: Sequence[int], pairs: Sequence[PairTokens], *, token_budget: int, pads: bool
+) -> list[list[int]]:
+    """Cut into passes of at most `token_budget` tokens each; a longer pair gets a pass of its own.
+
+    Where rows are padded, each pair has as many as its pass's longest: one long pair makes all the others long.
+    """
+    passes: list[list[int]] = [[]]
+    longest = packed = 0
     for index in indices:
-        length = pairs[index].packed_length
-        if used + length > token_budget:
+        pair = pairs[index]
+        longest, packed = max(longest, pair.longest_row), packed + pair.packed_length
+        if passes[-1] and (longest * (len(passes[-1]) + 1) if pads else packed) > token_budget:
             passes.append([])
-            used = 0
+            longest, packed = pair.longest_row, pair.packed_length
         passes[-1].append(index)
-        used += length
-    return passes
+    return passes if passes[-1] else []
+
+
+def longest_pass(pairs: Sequence[PairTokens], *, pads: bool) -> int:
+    """Return the tokens of the longest pair alone, as `micro_batches` counts them."""
+    return max(pair.longest_row if pads else pair.packed_length for pair in pairs)

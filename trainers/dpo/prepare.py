@@ -13,7 +13,7 @@ from trainers.data.chat_tokens import PairTokens
 from trainers.distributed import Workers, failing_together
 from trainers.dpo.layout import ChosenLayout, choose_layout
 from trainers.dpo.objective import Objective
-from trainers.dpo.plan import StepPlan
+from trainers.dpo.plan import StepPlan, longest_pass
 from trainers.dpo.training_data import check_weights, load_training_data
 from trainers.errors import UnusableAdapter
 from trainers.events import message, warning
@@ -105,16 +105,16 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
 def _plan_memory(
     policy: Policy, chosen: ChosenLayout, pairs: Sequence[PairTokens], workers: Workers, kernels: GpuKernels
 ) -> MemoryPlan:
-    base, device = policy.causal_lm(), workers.device
+    base, device, pads = policy.causal_lm(), workers.device, chosen.layout.pads
     activations = estimate_activations(
         base.config,
         dtype_bytes=base.dtype.itemsize,
-        is_padded=chosen.why_padded is not None,
+        is_padded=pads,
         has_gpu_kernels=kernels.name is not None,
     )
     plan = plan_memory(
         activations,
-        longest_pair=max(pair.packed_length for pair in pairs),
+        longest_pair=longest_pass(pairs, pads=pads),
         most_tokens=TOKENS_A_PASS[device.type],
         free_bytes=free_bytes(device),
     )

@@ -39,6 +39,10 @@ class CompletionStates(Protocol):
 class Layout(Protocol):
     """A way to lay pairs out for the model."""
 
+    @property
+    def pads(self) -> bool:
+        """Whether each row of a pass is as long as its longest."""
+
     def states(self, pairs: Sequence[PairTokens]) -> CompletionStates: ...
 
 

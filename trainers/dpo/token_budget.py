@@ -16,10 +16,15 @@ Result = TypeVar("Result")
 class TokenBudget:
     """The same on every worker at any time."""
 
-    def __init__(self, tokens: int, workers: Workers, events: EventLog) -> None:
+    def __init__(self, tokens: int, workers: Workers, events: EventLog, *, pads: bool) -> None:
         self.tokens = workers.from_first(tokens)
+        self._pads = pads
         self._workers = workers
         self._events = events
+
+    def cut(self, indices: Sequence[int], pairs: Sequence[PairTokens]) -> list[list[int]]:
+        """Cut one worker's part of a step into passes."""
+        return micro_batches(indices, pairs, token_budget=self.tokens, pads=self._pads)
 
     def fit(
         self, attempt: Callable[[], Result], indices: Sequence[int], pairs: Sequence[PairTokens], *, during: str
@@ -35,7 +40,11 @@ class TokenBudget:
                 self._lower(indices, pairs, during)
 
     def _lower(self, indices: Sequence[int], pairs: Sequence[PairTokens], during: str) -> None:
-        smaller = lower_budget(indices, pairs, token_budget=self.tokens, world_size=self._workers.world_size)
+        shards = [
+            shard(indices, pairs, rank=rank, world_size=self._workers.world_size)
+            for rank in range(self._workers.world_size)
+        ]
+        smaller = lower_budget(shards, pairs, token_budget=self.tokens, pads=self._pads)
         if smaller is None:
             raise NotEnoughMemory(_too_long(max((pairs[index] for index in indices), key=_packed_length), during))
         text = f"Out of memory {during}: passes have at most {smaller:,} tokens from now on, not {self.tokens:,}"
@@ -44,13 +53,12 @@ class TokenBudget:
 
 
 def lower_budget(
-    indices: Sequence[int], pairs: Sequence[PairTokens], *, token_budget: int, world_size: int
+    shards: Sequence[Sequence[int]], pairs: Sequence[PairTokens], *, token_budget: int, pads: bool
 ) -> int | None:
-    """Halve the budget until some pass is cut further; None when each pass has one pair already."""
-    shards = [shard(indices, pairs, rank=rank, world_size=world_size) for rank in range(world_size)]
+    """Halve the budget until some worker's pass is cut further; None when each pass has one pair already."""
 
     def cut(budget: int) -> list[list[list[int]]]:
-        return [micro_batches(mine, pairs, token_budget=budget) for mine in shards]
+        return [micro_batches(mine, pairs, token_budget=budget, pads=pads) for mine in shards]
 
     before = cut(token_budget)
     if all(len(part) == 1 for passes in before for part in passes):

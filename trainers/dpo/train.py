@@ -36,7 +36,7 @@ class TrainingLoop:
         self._folder = folder
         self._workers = workers
         self._events = events
-        self._budget = TokenBudget(prepared.tokens_a_pass, workers, events)
+        self._budget = TokenBudget(prepared.tokens_a_pass, workers, events, pads=prepared.objective.layout.pads)
         self._reference_states = ReferenceStates()
         self._optimizer_step = OptimizerStep(prepared, spec, workers, stop, self._budget)
         self._earlier = [RunFolder(folder.resolve(uri)) for uri in spec.resume_from]

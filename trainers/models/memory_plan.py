@@ -63,7 +63,7 @@ def fits_whole(base_bytes: int, activations: ActivationBytes, *, longest_pair: i
 def estimate_activations(
     config: PreTrainedConfig, *, dtype_bytes: int, is_padded: bool, has_gpu_kernels: bool = False
 ) -> ActivationBytes:
-    """Estimate from a model's config. On padded rows a packed token stands for two, and every one has logits.
+    """Estimate from a model's config. A padded token stands for two, one in each side's row, and both have logits.
 
     Liger's kernels keep neither a norm's float32 numbers nor the activation between gate and product.
     """

@@ -14,7 +14,7 @@ from schemas.run_spec import RunSpec, SftParameters
 from trainers.data.chat_tokens import PairTokens, name_pairs
 from trainers.distributed import Workers
 from trainers.dpo.objective import Objective
-from trainers.dpo.plan import StepPlan, micro_batches, shard
+from trainers.dpo.plan import StepPlan, shard
 from trainers.dpo.schedule import learning_rate
 from trainers.dpo.token_budget import TokenBudget
 from trainers.errors import NonFiniteLoss
@@ -90,8 +90,7 @@ class SftStep:
         self.optimizer.zero_grad(set_to_none=True)
         seed_dropout(self.plan.seed, step=step, rank=workers.rank)
         mine = shard(indices, self.pairs, rank=workers.rank, world_size=workers.world_size)
-        cut = micro_batches(mine, self.pairs, token_budget=self.budget.tokens)
-        passes = [[self.pairs[index] for index in part] for part in cut]
+        passes = [[self.pairs[index] for index in part] for part in self.budget.cut(mine, self.pairs)]
         step_tokens = max(1, predicted_tokens([self.pairs[index] for index in indices]))
         with all_fit(workers):
             sums = accumulate_gradients(self.objective, passes, step_tokens=step_tokens)

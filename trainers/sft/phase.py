@@ -83,7 +83,12 @@ class SftPhase:
             self.sft,
             self.workers,
             self.stop,
-            TokenBudget(self.prepared.tokens_a_pass, self.workers, self.events),
+            TokenBudget(
+                self.prepared.tokens_a_pass,
+                self.workers,
+                self.events,
+                pads=self.prepared.objective.layout.pads,
+            ),
             dpo_tokens=sum(pair.packed_length for pair in pairs) * (dpo.n_epochs + REFERENCE_PASS),
         )
 

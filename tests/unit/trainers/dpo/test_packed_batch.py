@@ -143,7 +143,10 @@ def test_no_budget_and_no_number_of_workers_changes_the_gradient(
         [pairs[index] for index in indices]
         for rank in range(workers)
         for indices in micro_batches(
-            shard(range(len(pairs)), pairs, rank=rank, world_size=workers), pairs, token_budget=token_budget
+            shard(range(len(pairs)), pairs, rank=rank, world_size=workers),
+            pairs,
+            token_budget=token_budget,
+            pads=False,
         )
     ]
     assert sorted(pair.line for part in passes for pair in part) == sorted(pair.line for pair in pairs)

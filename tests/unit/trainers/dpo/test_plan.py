@@ -1,10 +1,12 @@
 """The order of pairs, their shards and passes."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.data.chat_tokens import PairTokens
-from trainers.dpo.plan import StepPlan, micro_batches, shard
+from trainers.dpo.batch import pad_pairs
+from trainers.dpo.plan import StepPlan, longest_pass, micro_batches, shard
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 
@@ -46,10 +48,31 @@ def test_shards_share_out_every_pair_and_balance_tokens(lengths: list[int], worl
 @given(lengths=LENGTHS, token_budget=st.integers(1, 100))
 def test_passes_keep_to_the_budget_unless_one_pair_is_longer(lengths: list[int], token_budget: int) -> None:
     pairs = pairs_of(lengths)
-    passes = micro_batches(range(len(pairs)), pairs, token_budget=token_budget)
+    passes = micro_batches(range(len(pairs)), pairs, token_budget=token_budget, pads=False)
     assert [index for part in passes for index in part] == list(range(len(pairs)))
     assert all(len(part) == 1 or sum(pairs[i].packed_length for i in part) <= token_budget for part in passes)
 
 
-def test_no_pair_means_no_pass() -> None:
-    assert micro_batches([], [], token_budget=8) == []
+@settings(deadline=None)
+@given(lengths=LENGTHS, token_budget=st.integers(1, 300))
+def test_padded_passes_keep_to_the_budget_with_all_that_is_padded(lengths: list[int], token_budget: int) -> None:
+    pairs = pairs_of(lengths)
+    passes = micro_batches(range(len(pairs)), pairs, token_budget=token_budget, pads=True)
+    assert [index for part in passes for index in part] == list(range(len(pairs)))
+    for part in passes:
+        batch = pad_pairs([pairs[index] for index in part], pad_token_id=0)
+        sides = [batch.chosen.token_ids_BT, batch.rejected.token_ids_BT]
+        assert len(part) == 1 or all(side.numel() <= token_budget for side in sides)
+
+
+def test_a_long_pair_is_padded_with_no_short_one() -> None:
+    pairs = pairs_of([1_000] + [30] * 31)
+    passes = micro_batches(range(32), pairs, token_budget=2_000, pads=True)
+    assert [len(part) for part in passes] == [1, 31]
+    assert longest_pass(pairs, pads=True) == 1_001
+    assert longest_pass(pairs, pads=False) == 1_002
+
+
+@pytest.mark.parametrize("pads", [False, True])
+def test_no_pair_means_no_pass(pads: bool) -> None:
+    assert micro_batches([], [], token_budget=8, pads=pads) == []

@@ -65,20 +65,23 @@ def test_a_pair_that_does_not_fit_alone_ends_the_job_with_what_to_lower(
 
 
 @settings(deadline=None)
-@given(lengths=LENGTHS, token_budget=st.integers(1, 2_000), world_size=st.integers(1, 4))
-def test_a_lower_budget_cuts_further_or_there_is_none(lengths: list[int], token_budget: int, world_size: int) -> None:
+@given(lengths=LENGTHS, token_budget=st.integers(1, 2_000), world_size=st.integers(1, 4), pads=st.booleans())
+def test_a_lower_budget_cuts_further_or_there_is_none(
+    lengths: list[int], token_budget: int, world_size: int, pads: bool
+) -> None:
     pairs = pairs_of(lengths)
+    shards = [shard(range(len(pairs)), pairs, rank=rank, world_size=world_size) for rank in range(world_size)]
 
     def passes(budget: int) -> list[list[int]]:
-        shards = [shard(range(len(pairs)), pairs, rank=rank, world_size=world_size) for rank in range(world_size)]
-        return [part for mine in shards for part in micro_batches(mine, pairs, token_budget=budget)]
+        return [part for mine in shards for part in micro_batches(mine, pairs, token_budget=budget, pads=pads)]
 
-    lower = lower_budget(range(len(pairs)), pairs, token_budget=token_budget, world_size=world_size)
+    lower = lower_budget(shards, pairs, token_budget=token_budget, pads=pads)
     if lower is None:
         assert len(passes(token_budget)) == len(pairs)
     else:
         assert lower < token_budget
-        assert len(passes(lower)) > len(passes(token_budget))
+        assert passes(lower) != passes(token_budget)
+        assert pads or len(passes(lower)) > len(passes(token_budget))
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
