@@ -1,4 +1,4 @@
-"""SIGTERM asks a run to stop: the loop looks at the flag between two steps.
+"""SIGTERM asks a run to stop: the loop looks at the flag between two steps, and between the passes of an evaluation.
 
 The workers of a Ray Train group get no signal, their driver does: it leaves a mark in the run folder.
 """
@@ -15,6 +15,10 @@ from schemas.run_layout import STOP
 from trainers.run_folder import RunFolder
 
 LOOK_EVERY_S = 1.0
+
+
+class StopRequested(Exception):
+    """A worker was asked to stop: what was under way is given up on all of them."""
 
 
 class StopSignal:

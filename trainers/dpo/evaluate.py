@@ -22,6 +22,7 @@ from trainers.dpo.rounds import PassShape, make_passes
 from trainers.dpo.scores import CompletionStates, PairScores, gather_scores
 from trainers.metrics import FIELDS, PairSums, as_vector, from_vector
 from trainers.pass_memory import all_fit
+from trainers.stop_signal import StopRequested, StopSignal
 
 POSITIONS_AT_ONCE = 128
 """Positions whose logits over the whole vocabulary, of policy and reference, are held at a time."""
@@ -66,10 +67,11 @@ def evaluate(
     reference: ReferenceStates,
     *,
     token_budget: int,
+    stop: StopSignal,
 ) -> PairSums:
     """Return the sums over all validation pairs of all workers; what couples pairs couples all of them.
 
-    Raises: RanOutOfMemory.
+    Raises: RanOutOfMemory; StopRequested, on all workers when one was asked to stop.
     """
     mine = shard(range(len(pairs)), pairs, rank=workers.rank, world_size=workers.world_size)
     sizes, is_coupled = StepSizes.of(pairs), objective.loss.is_coupled
@@ -77,6 +79,8 @@ def evaluate(
     total = torch.zeros(len(FIELDS), dtype=torch.float64, device=objective.device)
 
     def make(indices: Sequence[int]) -> None:
+        if objective.policy.sharded is None and stop.is_requested:
+            return  # its passes are nobody else's, and their sums are not asked for any more
         batch = [pairs[index] for index in indices]
         policy, reference_B2, divergence = _compare(objective, batch, reference)
         total.add_(divergence)
@@ -91,6 +95,8 @@ def evaluate(
         make_passes(
             objective, passes, make, _shape(objective, [[pairs[i] for i in part] for part in passes], reference)
         )
+    if not workers.all(not stop.is_requested):
+        raise StopRequested
     summed = workers.sum(total)
     if is_coupled:
         loss = step_loss(*table.gather(workers), pairs, objective)

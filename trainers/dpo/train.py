@@ -22,7 +22,7 @@ from trainers.events import EventLog, message
 from trainers.metrics import evaluation_metrics
 from trainers.models.lora import ADAPTER_WEIGHTS
 from trainers.run_folder import RunFolder
-from trainers.stop_signal import StopSignal
+from trainers.stop_signal import StopRequested, StopSignal
 
 
 class TrainingLoop:
@@ -36,6 +36,7 @@ class TrainingLoop:
         self._folder = folder
         self._workers = workers
         self._events = events
+        self._stop = stop
         self._budget = TokenBudget(prepared.tokens_a_pass, workers, events, pads=prepared.objective.layout.pads)
         self._reference_states = ReferenceStates()
         self._optimizer_step = OptimizerStep(prepared, spec, workers, stop, self._budget)
@@ -58,22 +59,36 @@ class TrainingLoop:
 
         Raises: NonFiniteLoss, ReferenceContractBroken, RunStopped.
         """
+        if self._lacks_evaluation():
+            self._end_step(stop_requested=False)
         while self._guarding.verdict is None and self.progress.step < self._prepared.plan.total_steps:
-            self._go_on(self.progress.step + 1)
+            metrics, stop_requested = self._make_step(self.progress.step + 1)
+            self.progress.history.append(HistoryEntry(step=metrics, evaluation=None))
+            self._end_step(stop_requested=stop_requested)
         return self._guarding.verdict
 
-    def _go_on(self, step: int) -> None:
-        metrics, stop_requested = self._make_step(step)
-        entry = HistoryEntry(step=metrics, evaluation=self._evaluate(step))
-        self.progress.history.append(entry)
+    def _end_step(self, *, stop_requested: bool) -> None:
+        """Do what follows on the newest step's update.
+
+        A stop does not wait for an evaluation: the next attempt makes it, and is the first to tell of the step.
+        Raises: NonFiniteLoss, RunStopped.
+        """
+        step, total = self.progress.step, self._prepared.plan.total_steps
+        try:
+            evaluation = self._evaluate(stop_requested=stop_requested)
+        except StopRequested:
+            self._write_checkpoint()
+            raise RunStopped(f"stopped after step {step} of {total}, before its evaluation") from None
+        entry = self.progress.history[-1].model_copy(update={"evaluation": evaluation})
+        self.progress.history[-1] = entry
         self._events.tell(step_event(entry))
         self.shared_reference.keep(self.progress.reference)
         self._guarding.look(self.progress, self._prepared.objective.policy)
-        is_over = self._guarding.verdict is not None or step == self._prepared.plan.total_steps
+        is_over = self._guarding.verdict is not None or step == total
         if stop_requested or is_over or self._is_checkpoint_due(step):
-            self._write_checkpoint(entry)
+            self._write_checkpoint()
         if stop_requested and not is_over:
-            raise RunStopped(f"stopped after step {step} of {self._prepared.plan.total_steps}")
+            raise RunStopped(f"stopped after step {step} of {total}")
 
     def _make_step(self, step: int) -> tuple[StepMetrics, bool]:
         """Make it; a first one that shows a cached reference to be wrong is made again with a computed one."""
@@ -84,15 +99,23 @@ class TrainingLoop:
                 raise
             return self._optimizer_step.make(step, self.progress)
 
-    def _evaluate(self, step: int) -> EvaluationMetrics | None:
-        pairs, total = self._prepared.validation, self._prepared.plan.total_steps
-        is_due = step % self._spec.evaluate_every_steps == 0 or step == total
-        if not pairs or not is_due:
+    def _lacks_evaluation(self) -> bool:
+        step, total = self.progress.step, self._prepared.plan.total_steps
+        if step == 0 or not self._prepared.validation or self.progress.history[-1].evaluation is not None:
+            return False
+        return step % self._spec.evaluate_every_steps == 0 or step == total
+
+    def _evaluate(self, *, stop_requested: bool) -> EvaluationMetrics | None:
+        """Evaluate the newest step, where one is due. Raises: StopRequested."""
+        if not self._lacks_evaluation():
             return None
+        if stop_requested:
+            raise StopRequested
         self._events.flush()
-        objective, states, budget = self._prepared.objective, self._reference_states, self._budget
+        step, total, pairs = self.progress.step, self._prepared.plan.total_steps, self._prepared.validation
+        objective, states, budget, stop = self._prepared.objective, self._reference_states, self._budget, self._stop
         sums = budget.fit(
-            lambda: evaluate(objective, pairs, self._workers, states, token_budget=budget.tokens),
+            lambda: evaluate(objective, pairs, self._workers, states, token_budget=budget.tokens, stop=stop),
             range(len(pairs)),
             pairs,
             during=f"evaluating after step {step}",
@@ -102,13 +125,13 @@ class TrainingLoop:
     def _is_checkpoint_due(self, step: int) -> bool:
         return self._prepared.plan.ends_epoch(step) or step % self._spec.checkpoint_every_steps == 0
 
-    def _write_checkpoint(self, entry: HistoryEntry) -> None:
+    def _write_checkpoint(self) -> None:
         if not self._workers.writes:
             return
-        step, policy = entry.step.step, self._prepared.objective.policy
+        entry, step, policy = self.progress.history[-1], self.progress.step, self._prepared.objective.policy
         files = checkpoint_files(self.progress, policy, self._prepared.optimizer, base_model=self._spec.model.id)
         is_kept = self._prepared.plan.ends_epoch
-        if is_kept(step):
+        if is_kept(step) and not self._lacks_evaluation():
             weights, folder = files[f"{ADAPTER}/{ADAPTER_WEIGHTS}"], f"{checkpoint_prefix(step)}/{ADAPTER}"
             why = f"the end of epoch {entry.step.epoch:g}"
             self._events.tell(checkpoint_event(entry, weights, adapter=folder, why=why))

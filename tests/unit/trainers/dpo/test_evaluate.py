@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.tiny_runs import DPO
-from tests.unit.trainers.dpo.test_step import ALONE, CPU, PAIRS, layout, moved_policy
+from tests.unit.trainers.dpo.test_step import ALONE, CPU, NEVER, PAIRS, layout, moved_policy
 from trainers.dpo.evaluate import ReferenceStates, evaluate
 from trainers.dpo.objective import Objective
 from trainers.models.lora import Policy
@@ -44,13 +44,13 @@ def test_what_is_kept_changes_no_number(
     policy = moved_policy()
     objective = Objective(policy, layout(name, policy), DPO, CPU)
     kept = ReferenceStates(room_bytes=room_bytes)
-    evaluate(objective, PAIRS, ALONE, kept, token_budget=20)
+    evaluate(objective, PAIRS, ALONE, kept, token_budget=20, stop=NEVER)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.mul_(1.1)
-    again = evaluate(objective, PAIRS, ALONE, kept, token_budget=20)
+    again = evaluate(objective, PAIRS, ALONE, kept, token_budget=20, stop=NEVER)
     assert len(switches) == reference_passes
-    assert again == evaluate(objective, PAIRS, ALONE, ReferenceStates(room_bytes=0), token_budget=20)
+    assert again == evaluate(objective, PAIRS, ALONE, ReferenceStates(room_bytes=0), token_budget=20, stop=NEVER)
     assert again.kl > 0
 
 
@@ -59,5 +59,5 @@ def test_other_passes_over_the_same_pairs_are_not_mistaken_for_kept_ones() -> No
     objective = Objective(policy, layout("packed", policy), DPO, CPU)
     kept = ReferenceStates()
     for token_budget in (20, 12, 1):
-        sums = evaluate(objective, PAIRS, ALONE, kept, token_budget=token_budget)
-        assert sums == evaluate(objective, PAIRS, ALONE, ReferenceStates(), token_budget=token_budget)
+        sums = evaluate(objective, PAIRS, ALONE, kept, token_budget=token_budget, stop=NEVER)
+        assert sums == evaluate(objective, PAIRS, ALONE, ReferenceStates(), token_budget=token_budget, stop=NEVER)

@@ -18,9 +18,11 @@ from trainers.dpo.scores import Layout
 from trainers.dpo.step import accumulate_gradients
 from trainers.metrics import from_vector
 from trainers.models.lora import Policy, add_lora
+from trainers.stop_signal import StopSignal
 
 CPU = torch.device("cpu")
 ALONE = Workers(0, 1, CPU)
+NEVER = StopSignal()
 PAIRS = [
     PairTokens((1, 40, 41), (50, 51, 2), (60, 2), line=1, row_id=None),
     PairTokens((1, 42), (52, 2), (61, 62, 63, 2), line=2, row_id=None),
@@ -83,7 +85,7 @@ def test_the_gradient_is_that_of_the_mean_loss_over_the_steps_pairs(name: str, p
 def test_evaluation_sums_the_exact_divergence_over_both_sides(name: str) -> None:
     policy = moved_policy()
     objective = Objective(policy, layout(name, policy), DPO, CPU)
-    sums = evaluate(objective, PAIRS, ALONE, ReferenceStates(), token_budget=12)
+    sums = evaluate(objective, PAIRS, ALONE, ReferenceStates(), token_budget=12, stop=NEVER)
     divergence, positions = 0.0, 0
     for pair, completion in chain.from_iterable([(pair, pair.chosen), (pair, pair.rejected)] for pair in PAIRS):
         tokens = torch.tensor([pair.prompt + completion])
@@ -104,6 +106,6 @@ def test_evaluation_sums_the_exact_divergence_over_both_sides(name: str) -> None
 def test_a_policy_that_has_not_moved_has_no_divergence_and_no_margin() -> None:
     policy = add_lora(tiny_llama(), LORA, initial=None, reference="initial", seed=0)
     objective = Objective(policy, PackedLayout(policy, CPU, longest_row=24), DPO, CPU)
-    sums = evaluate(objective, PAIRS, ALONE, ReferenceStates(), token_budget=100)
+    sums = evaluate(objective, PAIRS, ALONE, ReferenceStates(), token_budget=100, stop=NEVER)
     assert sums.kl == 0
     assert sums.rewards_chosen == sums.rewards_rejected == 0

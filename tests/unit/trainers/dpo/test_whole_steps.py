@@ -15,6 +15,7 @@ from torch import Tensor
 from schemas.run_spec import DpoParameters
 from tests.tiny_model import tiny_llama
 from tests.tiny_runs import DPO, LORA
+from tests.unit.trainers.dpo.test_step import NEVER
 from trainers.data.chat_tokens import PairTokens
 from trainers.distributed import Workers
 from trainers.dpo.batch import PaddedLayout
@@ -29,6 +30,7 @@ from trainers.dpo.step import accumulate_gradients
 from trainers.dpo.training_data import normalise_weights
 from trainers.metrics import PairSums, from_vector
 from trainers.models.lora import Policy, add_lora
+from trainers.stop_signal import StopRequested, StopSignal
 
 pytestmark = pytest.mark.slow
 
@@ -147,9 +149,25 @@ def test_shards_change_nothing(choice: str, shards: tuple[list[list[int]], list[
 def test_the_loss_is_told_as_evaluation_tells_it(choice: str) -> None:
     trained = from_vector(make_step(make_objective(LOSS_CHOICES[choice]), WHOLE)[1].tolist())
     for budget in (12, 100):
-        seen = evaluate(make_objective(LOSS_CHOICES[choice]), PAIRS, ALONE, ReferenceStates(), token_budget=budget)
+        objective = make_objective(LOSS_CHOICES[choice])
+        seen = evaluate(objective, PAIRS, ALONE, ReferenceStates(), token_budget=budget, stop=NEVER)
         for name in ("mean_loss", "logps_chosen", "logps_rejected", "perplexity_rejected", "rewards_chosen"):
             assert getattr(seen, name) == pytest.approx(getattr(trained, name), rel=1e-4), name
+
+
+@pytest.mark.parametrize("choice", ["sigmoid", "aot"])
+def test_one_worker_that_is_asked_to_stop_ends_the_evaluation_of_both(choice: str) -> None:
+    barrier, shared, asked = Barrier(2, timeout=30), [None, None], StopSignal()
+    asked.request()
+
+    def work(rank: int) -> None:
+        workers, stop = ThreadWorkers(rank, 2, CPU, barrier, shared), (NEVER, asked)[rank]
+        objective = make_objective(LOSS_CHOICES[choice])
+        with pytest.raises(StopRequested):
+            evaluate(objective, PAIRS, workers, ReferenceStates(), token_budget=12, stop=stop)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, range(2)))
 
 
 @pytest.mark.parametrize("choice", ["sigmoid", "aot", "mixture with aot"])
