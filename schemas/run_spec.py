@@ -131,6 +131,8 @@ class RunSpec(Record):
     """Also at the end of every epoch; those are kept, the others replace each other."""
     reference_cache: str | None = None
     """Folder of reference log-probabilities, shared between jobs; null: each job computes its own."""
+    created_at: int | None = None
+    """Of the job, Unix time: what a chat template takes for today, in every attempt. Null: each attempt's own day."""
     resume_from: tuple[str, ...]
     """Run folders of earlier attempts, newest first; the first whole checkpoint found there is resumed when the
     run's own folder has none."""

@@ -73,6 +73,7 @@ def build_run_spec(rows: SpecRows, store: ObjectStore, registry: Registry) -> Ru
         guards=None if guards is None else GuardParameters(**guards.model_dump()),
         checkpoint_every_steps=numbers.checkpoint_every_steps,
         reference_cache=store.uri(reference_cache_prefix(ProjectId(job.project_id))),
+        created_at=int(job.created_at.timestamp()),
         resume_from=tuple(run_folder_uri(store, JobId(job.id), RunId(row.id)) for row in rows.earlier_runs),
         traceparent=job.traceparent,
     )

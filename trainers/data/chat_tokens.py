@@ -4,8 +4,11 @@ The prompt, prompt + chosen and prompt + rejected are tokenised whole, since tok
 template may render a prompt alone differently; the prompt is what all three begin with.
 """
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
@@ -17,6 +20,8 @@ from trainers.data.preference_dataset import PreferenceRow
 from trainers.errors import TrainerError, UnusableModel
 
 PAIRS_NAMED = 8
+TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+"""How chat templates ask for the date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +85,15 @@ def tokenize_rows(
     *,
     max_length: int,
     error: type[TrainerError],
+    today: datetime | None = None,
 ) -> TokenizedPairs:
-    """Tokenise and cut to `max_length`, keeping the start.
+    """Tokenise and cut to `max_length`, keeping the start. A template that writes a date writes that of `today`.
 
     Raises: UnusableModel, when the tokenizer has no chat template; `error`, naming the line that it cannot render.
     """
     tokenized = TokenizedPairs()
     for row in rows:
-        whole = _tokenize(row, tokenizer, error)
+        whole = _tokenize(row, tokenizer, error, today)
         if len(whole.prompt) >= max_length:
             tokenized.prompt_too_long.append(row.line)
             continue
@@ -118,9 +124,11 @@ def _common_prefix(ids: Sequence[int], other_ids: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(ids, other_ids, strict=False)))
 
 
-def _tokenize(row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, error: type[TrainerError]) -> PairTokens:
+def _tokenize(
+    row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, error: type[TrainerError], today: datetime | None
+) -> PairTokens:
     pair = row.pair
-    texts = _render(row, tokenizer, error) if pair.is_conversational else _texts(pair, tokenizer)
+    texts = _render(row, tokenizer, error, today) if pair.is_conversational else _texts(pair, tokenizer)
     # A chat template writes the special tokens itself.
     ids = tokenizer(texts, add_special_tokens=not pair.is_conversational)["input_ids"]
     prompt, chosen, rejected = split_at_boundary(*ids)
@@ -134,21 +142,30 @@ def _texts(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase) -> list[str
     return [prompt, prompt + chosen.removesuffix(end) + end, prompt + rejected.removesuffix(end) + end]
 
 
-def _render(row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, error: type[TrainerError]) -> list[str]:
+def _render(
+    row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, error: type[TrainerError], today: datetime | None
+) -> list[str]:
     if not tokenizer.chat_template:
         raise UnusableModel("the model's tokenizer has no chat template; train it on rows of plain text")
     pair = row.pair
     prompt, chosen, rejected = (_as_dicts(side) for side in (pair.prompt, pair.chosen, pair.rejected))
     tools: list[dict[Any, Any] | Callable[..., Any]] | None = None if pair.tools is None else list(pair.tools)
     try:
+        template = _dated(tokenizer.get_chat_template(tools=tools), today)
+        written: dict[str, Any] = {"tools": tools, "chat_template": template}
         return [
-            str(tokenizer.apply_chat_template(prompt, tools=tools, tokenize=False, add_generation_prompt=True)),
-            str(tokenizer.apply_chat_template(prompt + chosen, tools=tools, tokenize=False)),
-            str(tokenizer.apply_chat_template(prompt + rejected, tools=tools, tokenize=False)),
+            str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **written)),
+            str(tokenizer.apply_chat_template(prompt + chosen, tokenize=False, **written)),
+            str(tokenizer.apply_chat_template(prompt + rejected, tokenize=False, **written)),
         ]
     # A template is a program of the model's makers; these are what such programs raise on messages they do not expect.
     except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as reason:
         raise error(f"line {row.line}: the model's chat template cannot render this conversation: {reason}") from reason
+
+
+def _dated(template: str, today: datetime | None) -> str:
+    """Write the date into the template: transformers takes it from the clock, and lets no function through."""
+    return template if today is None else TODAY.sub(lambda call: json.dumps(today.strftime(call[2])), template)
 
 
 def _as_dicts(messages: str | tuple[Message, ...]) -> list[dict[str, Any]]:

@@ -25,6 +25,8 @@ REFERENCE_ADAPTER = "reference_adapter.safetensors"
 """Where the job estimated its reference: no file of the spec could give it back."""
 HISTORY = "history.jsonl"
 BEST_ADAPTER = "best_adapter.safetensors"
+PAIRS = "pairs.sha256"
+"""Of the tokens that the reference was computed on."""
 
 
 class HistoryEntry(Record):
@@ -37,6 +39,7 @@ class HistoryEntry(Record):
 @dataclass(slots=True)
 class Progress:
     reference: ReferenceTable
+    pairs_sha256: str
     history: list[HistoryEntry] = field(default_factory=list)
     best_adapter: bytes | None = None
     """Weights that a guard which stops the run would deliver; None without such guards."""
@@ -81,20 +84,27 @@ def checkpoint_files(progress: Progress, policy: Policy, optimizer: Optimizer, *
             **{f"{ADAPTER}/{name}": content for name, content in adapter.items()},
             OPTIMIZER: save_optimizer(optimizer),
             REFERENCE: save({"log_probs": progress.reference.log_probs_D2}),
+            PAIRS: progress.pairs_sha256.encode(),
             HISTORY: history.encode(),
         }
     )
 
 
-def restore(files: Mapping[str, bytes], progress: Progress, policy: Policy, optimizer: Optimizer) -> None:
-    """Put policy, optimizer and progress where the checkpoint was made."""
+def restore(files: Mapping[str, bytes], progress: Progress, policy: Policy, optimizer: Optimizer) -> bool:
+    """Put policy, optimizer and progress where the checkpoint was made.
+
+    Returns: whether its pairs had these tokens; if not, nothing is known of the reference.
+    """
     load_adapter(files, policy)
     if policy.reference_is_estimated:
         policy.load_reference_weights(load(files[REFERENCE_ADAPTER]))
     load_optimizer(optimizer, files[OPTIMIZER])
-    progress.reference.log_probs_D2.copy_(load(files[REFERENCE])["log_probs"])
+    are_same_pairs = files.get(PAIRS, b"").decode() in ("", progress.pairs_sha256)  # no name: an earlier version's
+    if are_same_pairs:
+        progress.reference.log_probs_D2.copy_(load(files[REFERENCE])["log_probs"])
     progress.best_adapter = files.get(BEST_ADAPTER)
     progress.history[:] = [HistoryEntry.model_validate_json(line) for line in files[HISTORY].splitlines()]
+    return are_same_pairs
 
 
 def load_adapter(files: Mapping[str, bytes], policy: Policy) -> None:

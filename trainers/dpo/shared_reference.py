@@ -19,7 +19,7 @@ from trainers.dpo.optimizer_step import PRECISION_TOLERANCE
 from trainers.dpo.prepare import Prepared
 from trainers.dpo.progress import Progress
 from trainers.dpo.reference import ReferenceTable, reference_log_probs
-from trainers.dpo.reference_cache import DamagedEntry, ReferenceEntry, ReferenceIdentity, hash_pairs
+from trainers.dpo.reference_cache import DamagedEntry, ReferenceEntry, ReferenceIdentity
 from trainers.events import EventLog, message, warning
 from trainers.models.weight_hashes import BaseWeights
 from trainers.run_folder import RunFolder
@@ -48,7 +48,7 @@ class SharedReference:
             return
         self._pairs = len(prepared.pairs)
         if base_weights is not None:
-            self._key = _identify(self.spec, prepared, model_folder, base_weights).key
+            self._key = _identify(self.spec, prepared, model_folder, base_weights, progress.pairs_sha256).key
         if progress.step > 0:
             return
         begun_with = self.workers.from_first(self._table_at_start() if self.workers.writes else None)
@@ -143,13 +143,15 @@ class SharedReference:
         return ReferenceEntry(folder, REFERENCE_AT_START, self._key, self._pairs)
 
 
-def _identify(spec: RunSpec, prepared: Prepared, model_folder: Path, base_weights: BaseWeights) -> ReferenceIdentity:
+def _identify(
+    spec: RunSpec, prepared: Prepared, model_folder: Path, base_weights: BaseWeights, pairs_sha256: str
+) -> ReferenceIdentity:
     objective = prepared.objective
     return ReferenceIdentity(
         base_weights_sha256=tuple(file.sha256 for file in base_weights.hashed()),
         base_config_sha256=hashlib.sha256((model_folder / "config.json").read_bytes()).hexdigest(),
         reference_sha256=objective.policy.reference_sha256(),
-        pairs_sha256=hash_pairs(prepared.pairs),
+        pairs_sha256=pairs_sha256,
         max_length=spec.dpo.max_length,
         dtype=str(objective.policy.causal_lm().dtype),
         device=objective.device.type,

@@ -15,14 +15,20 @@ from trainers.dpo.optimizer_step import OptimizerStep
 from trainers.dpo.prepare import Prepared
 from trainers.dpo.progress import HistoryEntry, Progress, checkpoint_files, restore
 from trainers.dpo.reference import ReferenceTable
+from trainers.dpo.reference_cache import hash_pairs
 from trainers.dpo.shared_reference import SharedReference
 from trainers.dpo.token_budget import TokenBudget
 from trainers.errors import ReferenceContractBroken, RunStopped
-from trainers.events import EventLog, message
+from trainers.events import EventLog, message, warning
 from trainers.metrics import evaluation_metrics
 from trainers.models.lora import ADAPTER_WEIGHTS
 from trainers.run_folder import RunFolder
 from trainers.stop_signal import StopRequested, StopSignal
+
+OTHER_PAIRS = (
+    "The rows' tokens are others than before the run was resumed, as after a change of the model's chat template: it "
+    "goes on with them, and their reference log-probs are computed anew"
+)
 
 
 class TrainingLoop:
@@ -30,7 +36,7 @@ class TrainingLoop:
         self, prepared: Prepared, spec: RunSpec, folder: RunFolder, workers: Workers, events: EventLog, stop: StopSignal
     ) -> None:
         self.shared_reference = SharedReference(folder, spec, workers, events)
-        self.progress = Progress(ReferenceTable(len(prepared.pairs)))
+        self.progress = Progress(ReferenceTable(len(prepared.pairs)), hash_pairs(prepared.pairs))
         self._prepared = prepared
         self._spec = spec
         self._folder = folder
@@ -49,9 +55,12 @@ class TrainingLoop:
         checkpoint = self._workers.from_first(found)
         if checkpoint is None:
             return
-        restore(checkpoint.files, self.progress, self._prepared.objective.policy, self._prepared.optimizer)
+        policy, optimizer = self._prepared.objective.policy, self._prepared.optimizer
+        are_same_pairs = restore(checkpoint.files, self.progress, policy, optimizer)
         step, total = checkpoint.step, self._prepared.plan.total_steps
         self._events.tell(message(f"{RESUMED}{self._spec.run_id}:{step}", f"Resumed after step {step} of {total}"))
+        if not are_same_pairs:
+            self._events.tell(warning(f"pairs:{self._spec.run_id}", OTHER_PAIRS))
         self._guarding.replay(self.progress)
 
     def run(self) -> GuardVerdict | None:

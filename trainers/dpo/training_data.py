@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from transformers import PreTrainedTokenizerBase
 
@@ -30,11 +31,12 @@ def load_training_data(
     folder: RunFolder, spec: RunSpec, tokenizer: PreTrainedTokenizerBase, *, max_length: int
 ) -> TrainingData:
     """Raises: InvalidTrainingFile, InvalidValidationFile, UnusableModel."""
-    training = _load(folder, spec.training_file, tokenizer, max_length, InvalidTrainingFile)
+    today = None if spec.created_at is None else datetime.fromtimestamp(spec.created_at, UTC)
+    training = _load(folder, spec.training_file, tokenizer, max_length, today, InvalidTrainingFile)
     warnings = list(_warnings(training, "training_file", max_length))
     if spec.validation_file is None:
         return TrainingData(normalise_weights(training.pairs), [], warnings)
-    validation = _load(folder, spec.validation_file, tokenizer, max_length, InvalidValidationFile)
+    validation = _load(folder, spec.validation_file, tokenizer, max_length, today, InvalidValidationFile)
     warnings += _warnings(validation, "validation_file", max_length)
     return TrainingData(normalise_weights(training.pairs), normalise_weights(validation.pairs), warnings)
 
@@ -70,11 +72,12 @@ def _load(
     file: PreferenceFile,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
+    today: datetime | None,
     error: type[TrainerError],
 ) -> TokenizedPairs:
     content = read_bytes(folder.resolve(file.uri))
     rows = read_rows(content, row_format=file.format, sha256=file.sha256, error=error)
-    tokenized = tokenize_rows(rows, tokenizer, max_length=max_length, error=error)
+    tokenized = tokenize_rows(rows, tokenizer, max_length=max_length, error=error, today=today)
     if not tokenized.pairs:
         raise error(
             f"none of the {len(rows)} pairs can be used: each prompt alone has {max_length} tokens or more; "

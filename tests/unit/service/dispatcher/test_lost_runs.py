@@ -54,6 +54,16 @@ def test_the_next_attempt_is_told_where_the_earlier_ones_lie(tmp_path: Path) -> 
         assert [Path(folder).name for folder in spec.resume_from] == [f"{job_id}-2", f"{job_id}-1"]
 
 
+def test_every_attempt_takes_the_jobs_first_day_for_today(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(lambda _: [die()])) as world:
+        job_id = world.submit()
+        created = world.job(job_id).created_at
+        world.tick_until_ended(job_id)
+        for attempt in (1, 2, 3):
+            stored = world.context.store.read(f"runs/{job_id}/{job_id}-{attempt}/{SPEC}")
+            assert RunSpec.model_validate_json(stored).created_at == created
+
+
 def test_what_a_cut_off_node_tells_after_its_run_was_given_up_is_not_missed_by_the_next_attempt(tmp_path: Path) -> None:
     """It tells step 3 and leaves a checkpoint there, from which the second attempt goes on."""
     first: list[RunRequest] = []

@@ -1,5 +1,6 @@
 """Tokenisation: the boundary, the end, and what is lost on the way."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -97,6 +98,16 @@ def test_a_conversation_that_the_template_refuses_names_its_line() -> None:
     row = PreferenceRow(17, chat_pair("a", "b", "c"))
     with pytest.raises(InvalidTrainingFile, match=r"line 17: .* roles must alternate"):
         tokenize_rows([row], strict, max_length=100, error=InvalidTrainingFile)
+
+
+@pytest.mark.parametrize("call", ["strftime_now('%d %b %Y')", 'strftime_now( "%d %b %Y" )'])
+def test_a_template_that_writes_the_date_writes_the_jobs(call: str) -> None:
+    dated = tiny_tokenizer()
+    dated.chat_template = "{% if strftime_now is defined %}{{ " + call + " }}{% endif %}" + str(dated.chat_template)
+    row = PreferenceRow(1, chat_pair("a", "b", "c"))
+    for today in (datetime(2024, 2, 29, tzinfo=UTC), datetime(2025, 3, 1, tzinfo=UTC)):
+        [pair] = tokenize_rows([row], dated, max_length=100, error=InvalidTrainingFile, today=today).pairs
+        assert str(dated.decode(pair.prompt)).startswith(f"{today:%d %b %Y}<|im_start|>user")
 
 
 def test_a_conversation_needs_a_template() -> None:
