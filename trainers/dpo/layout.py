@@ -17,6 +17,7 @@ from trainers.dpo.rounds import SMALL_PAIR
 from trainers.dpo.scores import Layout
 from trainers.errors import NotEnoughMemory
 from trainers.models.lora import Policy
+from trainers.models.packed_attention import refuse_short_windows
 from trainers.pass_memory import is_out_of_memory
 
 COMPARED_PAIRS = 2
@@ -42,9 +43,11 @@ def choose_layout(
     Raises: NotEnoughMemory.
     """
     padded = PaddedLayout(policy, device, pad_token_id)
-    packed = PackedLayout(policy, device, longest_row=max(pair.longest_row for pair in pairs))
+    longest_row = max(pair.longest_row for pair in pairs)
+    packed = PackedLayout(policy, device, longest_row=longest_row)
     short = sorted(pairs[:LOOKED_AT_PAIRS], key=lambda pair: pair.packed_length)[:COMPARED_PAIRS]
     try:
+        refuse_short_windows(policy.causal_lm().config, longest_row=longest_row)
         difference = _compare(policy, packed, padded, short)
     # Whatever a model that was not built for extra arguments raises, the padded layout serves it.
     except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as reason:

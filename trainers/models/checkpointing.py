@@ -1,7 +1,8 @@
 """Gradient checkpointing: layers keep their inputs alone, and the backward computes the rest a second time.
 
-transformers' own switch works in training mode only, which would drop out in the base, and computes the second time
-after our contexts are left. Here a layer is computed again exactly as it was: same attention, same adapter dropout.
+transformers' own switch works in training mode only, which would drop out in the base (a layer of OPT's asks itself),
+and computes the second time after our contexts are left. Here a layer's forward is wrapped: it stays in evaluation mode
+and is computed again exactly as it was, with the same attention and the same adapter dropout.
 """
 
 from collections.abc import Iterator
@@ -28,10 +29,7 @@ def checkpoint_layers(policy: Policy) -> int:
     modules = [module for module in policy.model.modules() if isinstance(module, GradientCheckpointingLayer)]
     layers = [module for module in modules if module is not last]
     for layer in layers:
-        layer.gradient_checkpointing = True
-        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, context_fn=contexts)  # type: ignore[assignment]
-        # Of the layer alone: its children stay in evaluation mode.
-        layer.training = True
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, context_fn=contexts)  # type: ignore[method-assign]
     return len(layers)
 
 

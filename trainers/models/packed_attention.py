@@ -12,17 +12,33 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from trainers.models.packed_attention_cpu import attend_on_cpu
 from trainers.models.packed_attention_cuda import attend_on_cuda
 from trainers.models.packed_segments import Segment
 
 PACKED_PAIRS = "packed_pairs"
+WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+"""Kinds of layers that look back less far, and where a config says how far."""
 
 
 class NotServedPacked(ValueError):
     """The model asks its attention for something that the packed layout does not compute."""
+
+
+def refuse_short_windows(config: PreTrainedConfig, *, longest_row: int) -> None:
+    """Refuse a model whose windows lie in its mask alone, of which packed attention hears nothing.
+
+    Raises: NotServedPacked.
+    """
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None) or WINDOWS
+    is_switched_off = getattr(text, "use_sliding_window", True) is False
+    for kind, name in WINDOWS.items():
+        window = getattr(text, name, None)
+        if kind in kinds and window and window < longest_row and not (is_switched_off and name == "sliding_window"):
+            raise NotServedPacked(_past_window(longest_row, window))
 
 
 @contextmanager
@@ -60,9 +76,13 @@ def packed_pairs_attention(
     if attention_mask is not None or softcap is not None or s_aux is not None:
         raise NotServedPacked("packed attention has no masks, soft caps or sinks")
     if sliding_window is not None and sliding_window < longest_row:
-        raise NotServedPacked(f"a pair of {longest_row} tokens is longer than the model's window of {sliding_window}")
+        raise NotServedPacked(_past_window(longest_row, sliding_window))
     if query_1HNE.is_cuda:
         if query_1HNE.dtype.itemsize != 2:
             raise NotServedPacked("packed attention on a GPU computes in half precision alone")
         return attend_on_cuda(query_1HNE, key_1HNE, value_1HNE, segments, scaling), None
     return attend_on_cpu(query_1HNE, key_1HNE, value_1HNE, segments, scaling), None
+
+
+def _past_window(longest_row: int, window: int) -> str:
+    return f"a pair of {longest_row} tokens is longer than the model's window of {window}"

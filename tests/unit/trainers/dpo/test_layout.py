@@ -1,8 +1,20 @@
 """The layout is chosen by comparison: what packing cannot serve is served padded, and says why."""
 
+from typing import Any
+
 import pytest
 import torch
-from transformers import Gemma2Config, LlamaConfig, MambaConfig, MistralConfig, PretrainedConfig
+from transformers import (
+    Gemma2Config,
+    Llama4TextConfig,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    PhimoeConfig,
+    PretrainedConfig,
+    Qwen2Config,
+    Qwen2MoeConfig,
+)
 
 from tests.unit.trainers.dpo.test_packed_batch import CPU, PAIRS, SIZES, make_policy
 from trainers.dpo.batch import PaddedLayout
@@ -14,6 +26,33 @@ def test_a_llama_is_packed() -> None:
     chosen = choose_layout(make_policy(LlamaConfig(**SIZES)), PAIRS, device=CPU, pad_token_id=0)
     assert chosen.why_padded is None
     assert isinstance(chosen.layout, PackedLayout)
+
+
+WINDOW = 12
+"""Longer than the pairs that are compared, shorter than the longest."""
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+IN_THE_MASK_ALONE = {
+    "qwen2_moe": Qwen2MoeConfig(**SIZES, **EXPERTS, use_sliding_window=True, sliding_window=WINDOW),
+    "phimoe": PhimoeConfig(**SIZES, num_local_experts=4, sliding_window=WINDOW),
+    "llama4": Llama4TextConfig(**SIZES, num_local_experts=4, attention_chunk_size=WINDOW),
+}
+
+
+@pytest.mark.parametrize("name", IN_THE_MASK_ALONE)
+def test_a_window_that_only_the_mask_knows_is_seen_in_the_config(name: str) -> None:
+    policy = make_policy(IN_THE_MASK_ALONE[name], targets=("q_proj", "v_proj"))
+    assert max(pair.longest_row for pair in PAIRS) == WINDOW + 1
+    chosen = choose_layout(policy, PAIRS, device=CPU, pad_token_id=0)
+    assert chosen.why_padded is not None
+    assert f"window of {WINDOW}" in chosen.why_padded
+
+
+@pytest.mark.parametrize(
+    "changes", [{"use_sliding_window": False, "sliding_window": 8}, {"sliding_window": 13, "use_sliding_window": True}]
+)
+def test_a_window_that_is_off_or_wide_enough_is_packed(changes: dict[str, Any]) -> None:
+    policy = make_policy(Qwen2Config(**SIZES, **changes), targets=("q_proj", "v_proj"))
+    assert choose_layout(policy, PAIRS, device=CPU, pad_token_id=0).why_padded is None
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import OPTConfig
 
 from tests.tiny_model import tiny_llama
 from tests.tiny_runs import LORA, losses, make_run, read_events
-from tests.unit.trainers.dpo.test_packed_batch import CPU, PAIRS
+from tests.unit.trainers.dpo.test_packed_batch import CPU, PAIRS, make_policy
 from trainers.dpo import prepare
 from trainers.dpo.batch import PaddedLayout
 from trainers.dpo.packed_batch import PackedLayout
@@ -15,6 +16,18 @@ from trainers.entrypoint import run
 from trainers.models.checkpointing import checkpoint_layers
 from trainers.models.fused_lora import fuse_lora_layers
 from trainers.models.lora import Policy, add_lora
+
+OPT = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "ffn_dim": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "word_embed_proj_dim": 32,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 
 
 def gradients(policy: Policy, layout: str) -> tuple[list[torch.Tensor], int]:
@@ -49,6 +62,15 @@ def test_checkpointed_gradients_are_the_same(layout: str, dropout: float) -> Non
     assert checkpoint_layers(policy) == 1  # of two: not the last
     checkpointed, checkpointed_bytes = gradients(policy, layout)
     assert checkpointed_bytes < plain_bytes * 2 / 3
+    for ours, theirs in zip(checkpointed, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_layer_of_the_base_that_drops_out_in_training_mode_does_not() -> None:
+    dropping = make_policy(OPTConfig(**OPT, dropout=0.5), targets=("q_proj", "v_proj"))
+    plain, _ = gradients(dropping, "packed")
+    assert checkpoint_layers(dropping) > 0
+    checkpointed, _ = gradients(dropping, "packed")
     for ours, theirs in zip(checkpointed, plain, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
