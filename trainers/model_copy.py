@@ -1,7 +1,8 @@
 """A model of the registry as a local folder: its own, or the machine's one copy from the bucket, shared by its workers.
 
 Each user holds the copy's lock (flock) shared, the one that downloads holds it alone, and the last one to leave removes
-the copy. The kernel drops the lock of a killed worker; what it leaves is used, and then removed, by the next.
+the copy. The kernel drops the lock of a killed worker; what it leaves is used, and then removed, by the next, unless
+another model lies there by then: a copy is named after what was listed when it was made.
 """
 
 import fcntl
@@ -26,10 +27,12 @@ def local_copy(uri: str) -> Iterator[Path]:
     if isinstance(files, fs.LocalFileSystem):
         yield Path(path)
         return
-    copy = _own_folder() / hashlib.sha256(f"{os.environ.get('DPO_S3_ENDPOINT_URL')} {uri}".encode()).hexdigest()
+    place = _own_folder() / _digest(f"{os.environ.get('DPO_S3_ENDPOINT_URL')} {uri}")
+    copy = place.with_name(f"{place.name}-{_digest(_listing(files, path))}")
     with copy.with_suffix(".lock").open("a") as lock:
         _take(lock, copy, files, path)
         try:
+            _remove_former(place, copy)
             yield copy
         finally:
             _remove_if_last(lock, copy)
@@ -42,6 +45,17 @@ def _own_folder() -> Path:
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to another user; remove it, or set TMPDIR")
     return folder
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _listing(files: fs.FileSystem, path: str) -> str:
+    """Return what lies there: names, sizes and times."""
+    found = outlast(lambda: files.get_file_info(fs.FileSelector(path, recursive=True)))
+    whole = sorted((info.path, info.size, info.mtime_ns) for info in found if info.type == fs.FileType.File)
+    return repr(whole)
 
 
 def _take(lock: IO[str], copy: Path, files: fs.FileSystem, path: str) -> None:
@@ -63,6 +77,15 @@ def _download(files: fs.FileSystem, path: str, copy: Path) -> None:
     here = fs.LocalFileSystem()
     outlast(lambda: fs.copy_files(path, str(half), source_filesystem=files, destination_filesystem=here))
     half.rename(copy)
+
+
+def _remove_former(place: Path, copy: Path) -> None:
+    """Remove what killed workers left of a model that lay there before."""
+    for former in place.parent.glob(f"{place.name}-*"):
+        if former.is_dir() and former.stem != copy.name:
+            # Another worker may remove it meanwhile.
+            with former.with_suffix(".lock").open("a") as lock, suppress(FileNotFoundError):
+                _remove_if_last(lock, former)
 
 
 def _remove_if_last(lock: IO[str], copy: Path) -> None:

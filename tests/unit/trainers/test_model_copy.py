@@ -74,15 +74,38 @@ def test_workers_that_come_at_once_all_get_it_whole(model: str, tmp_path: Path) 
 
 
 def test_what_a_killed_worker_left_is_used_and_removed_by_the_next(model: str, tmp_path: Path) -> None:
+    left = leave_by_a_kill(model, tmp_path)
+    with local_copy(model) as copy:
+        assert copy == left
+    assert not left.exists()
+
+
+def leave_by_a_kill(model: str, tmp_path: Path) -> Path:
     arguments = [sys.executable, "-c", USER, model]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == b"{}\n"
         worker.kill()
     [left] = [path for path in tmp_path.glob("dpo-models-*/*") if path.is_dir()]
+    return left
+
+
+def test_what_was_left_of_a_model_that_has_changed_since_is_not_used_but_removed(model: str, tmp_path: Path) -> None:
+    left = leave_by_a_kill(model, tmp_path)
+    RunFolder(model).write("config.json", b'{"changed": true}')
     with local_copy(model) as copy:
-        assert copy == left
-    assert not left.exists()
+        assert (copy / "config.json").read_bytes() == b'{"changed": true}'
+        assert not left.exists()
+    assert not copy.exists()
+
+
+def test_a_model_that_changes_leaves_those_their_copy_who_use_it(model: str) -> None:
+    with local_copy(model) as former:
+        RunFolder(model).write("config.json", b'{"changed": true}')
+        with local_copy(model) as copy:
+            assert copy != former
+        assert (former / "config.json").read_bytes() == b"{}"
+    assert not former.exists()
 
 
 def test_a_download_that_was_killed_half_way_begins_anew(model: str) -> None:
