@@ -19,7 +19,7 @@ from trainers.dpo.objective import Objective, StepSizes, completion_lengths, sco
 from trainers.dpo.reference import ReferenceTable
 from trainers.dpo.rounds import PassShape, make_passes
 from trainers.dpo.scores import PairScores
-from trainers.dpo.step import fill_reference
+from trainers.dpo.step import StepReference
 from trainers.metrics import as_vector
 from trainers.pass_memory import all_fit
 
@@ -60,19 +60,19 @@ def accumulate_coupled_gradients(
     Returns: the sums over its pairs as a vector; the loss, which belongs to no pair, stands in worker 0's.
     Raises: RanOutOfMemory.
     """
-    device, fills = objective.device, not reference.knows(step)
+    device, known = objective.device, StepReference(objective, reference, step)
     table = StepTable(step, device=device)
     drawn_again = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
     def score_first(indices: Sequence[int]) -> None:
         batch = [pairs[index] for index in indices]
-        if fills:
-            fill_reference(objective, indices, batch, reference)
+        reference_B2 = known.of(indices, batch)
         with objective.policy.with_dropout():
-            table.keep(indices, objective.score(batch), reference.of(indices, device=device))
+            table.keep(indices, objective.score(batch), reference_B2)
 
     with all_fit(workers), drawn_again, torch.no_grad():
-        make_passes(objective, passes, score_first, PassShape(forwards=1 + fills, has_gradient=False))
+        make_passes(objective, passes, score_first, PassShape(forwards=1 + known.fills, has_gradient=False))
+    known.keep()
     loss, upstream_D3 = _differentiate(table, [pairs[index] for index in step], objective, workers)
     total = as_vector(device=device, loss=loss if workers.writes else 0.0)
 

@@ -1,7 +1,7 @@
 """One optimizer step over all workers: gradients and numbers summed, contract and finiteness checked, weights moved.
 
-The host waits for the device once a step, for the numbers that are told, and with several workers once more, to agree
-that all of them had enough memory. D = pairs of the step.
+The host waits for the device once a step, for the numbers that are told, where the reference was computed once more, to
+keep it, and with several workers once more, to agree that all of them had enough memory. D = pairs of the step.
 """
 
 import math

@@ -24,20 +24,20 @@ def accumulate_gradients(
 
     Returns: the sums over its pairs as a vector.
     """
-    sizes, fills = StepSizes.of(pairs[index] for index in step), not reference.knows(step)
+    sizes, known = StepSizes.of(pairs[index] for index in step), StepReference(objective, reference, step)
     total = torch.zeros(len(FIELDS), dtype=torch.float64, device=objective.device)
 
     def make(indices: Sequence[int]) -> None:
         batch = [pairs[index] for index in indices]
-        if fills:
-            fill_reference(objective, indices, batch, reference)
+        reference_B2 = known.of(indices, batch)
         with objective.policy.with_dropout():
             scores = objective.score(batch)
-        losses_B, sums = pair_losses(scores, reference.of(indices, device=objective.device), batch, objective, sizes)
+        losses_B, sums = pair_losses(scores, reference_B2, batch, objective, sizes)
         torch.autograd.backward(losses_B.sum() / sizes.pairs)
         total.add_(sums)
 
-    make_passes(objective, passes, make, PassShape(forwards=int(fills), has_gradient=True))
+    make_passes(objective, passes, make, PassShape(forwards=int(known.fills), has_gradient=True))
+    known.keep()
     return total
 
 
@@ -58,10 +58,31 @@ def score_without_dropout(
     return total
 
 
-def fill_reference(
-    objective: Objective, indices: Sequence[int], batch: Sequence[PairTokens], reference: ReferenceTable
-) -> None:
-    """Compute the pass's reference. In a step that has pairs without one it is computed for all of them, known or not:
-    a sharded base wants the same of every worker."""
-    found_B2 = reference_log_probs(objective.policy, objective.layout, batch, objective.dpo.ld_alpha)
-    reference.keep(indices, found_B2)
+class StepReference:
+    """The reference of a step's passes: the table's, or computed pass by pass and taken to the table after the last.
+
+    In a step that has pairs without one it is computed for all of them, known or not: a sharded base wants the same of
+    every worker. The table is on the host, which would wait for the device if it took each pass's numbers at once.
+    """
+
+    def __init__(self, objective: Objective, table: ReferenceTable, step: Sequence[int]) -> None:
+        self.fills = not table.knows(step)
+        self._objective = objective
+        self._table = table
+        self._indices: list[int] = []
+        self._found: list[Tensor] = []
+
+    def of(self, indices: Sequence[int], batch: Sequence[PairTokens]) -> Tensor:
+        """Return a pass's reference, (B, 2)."""
+        objective = self._objective
+        if not self.fills:
+            return self._table.of(indices, device=objective.device)
+        found_B2 = reference_log_probs(objective.policy, objective.layout, batch, objective.dpo.ld_alpha)
+        self._indices += indices
+        self._found.append(found_B2)
+        return found_B2
+
+    def keep(self) -> None:
+        """Take what was computed to the table."""
+        if self._found:
+            self._table.keep(self._indices, torch.cat(self._found))

@@ -49,8 +49,10 @@ def accumulate_gradients(objective: Objective, passes: Sequence[Sequence[PairTok
         nats = -log_probs_N.float().sum()
         torch.autograd.backward(nats / step_tokens)
         trained_tokens = sum(pair.packed_length for pair in pairs)
-        sums = [nats.detach(), states.lengths.sum(), correct_N.sum(), torch.tensor(trained_tokens)]
-        total.add_(torch.stack([value.to(objective.device, torch.float64) for value in sums]))
+        # Filled in on the device: to copy it there the host would wait.
+        trained = torch.full((), trained_tokens, dtype=torch.float64, device=objective.device)
+        sums = [nats.detach(), states.lengths.sum(), correct_N.sum(), trained]
+        total.add_(torch.stack([value.to(torch.float64) for value in sums]))
 
     (small,) = demonstrations([SMALL_PAIR])
     make_passes(objective, passes, make, PassShape(forwards=0, has_gradient=True, small=small))

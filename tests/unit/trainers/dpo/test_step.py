@@ -1,19 +1,22 @@
 """A step's gradient against autograd on the plain formula, whatever the passes; evaluation against naive sums."""
 
+from collections.abc import Sequence
 from itertools import chain
 
 import pytest
 import torch
 
+from schemas.fine_tuning import LossType
 from tests.tiny_model import tiny_llama
 from tests.tiny_runs import DPO, LORA
 from trainers.data.chat_tokens import PairTokens
 from trainers.distributed import Workers
 from trainers.dpo.batch import PaddedLayout
+from trainers.dpo.coupled_step import accumulate_coupled_gradients
 from trainers.dpo.evaluate import ReferenceStates, evaluate
 from trainers.dpo.objective import Objective
 from trainers.dpo.packed_batch import PackedLayout
-from trainers.dpo.reference import ReferenceTable
+from trainers.dpo.reference import ReferenceTable, reference_log_probs
 from trainers.dpo.scores import Layout
 from trainers.dpo.step import accumulate_gradients
 from trainers.metrics import from_vector
@@ -79,6 +82,31 @@ def test_the_gradient_is_that_of_the_mean_loss_over_the_steps_pairs(name: str, p
     assert sums.rewards_chosen == pytest.approx(sum(chosen.item() for chosen, _ in rewards), rel=1e-4)
     assert sums.ranked_right == sum(chosen.item() > rejected.item() for chosen, rejected in rewards)
     assert sums.trained_tokens == (6 + 5) + (4 + 6) + (10 + 7)
+
+
+@pytest.mark.parametrize("loss_type", ["sigmoid", "aot"])
+def test_what_is_computed_of_the_reference_leaves_the_device_once_a_step(
+    loss_type: LossType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[list[int]] = []
+    keep = ReferenceTable.keep
+
+    def counting(table: ReferenceTable, indices: Sequence[int], log_probs_B2: torch.Tensor) -> None:
+        kept.append(list(indices))
+        keep(table, indices, log_probs_B2)
+
+    monkeypatch.setattr(ReferenceTable, "keep", counting)
+    policy, reference, passes = moved_policy(), ReferenceTable(3), [[2], [0], [1]]
+    dpo = DPO.model_copy(update={"loss_type": loss_type})
+    objective = Objective(policy, layout("packed", policy), dpo, CPU)
+    for _ in range(2):
+        if loss_type == "sigmoid":
+            accumulate_gradients(objective, passes, PAIRS, reference, step=range(3))
+        else:
+            accumulate_coupled_gradients(objective, passes, PAIRS, reference, step=range(3), workers=ALONE)
+    assert kept == [[2, 0, 1]]
+    expected = reference_log_probs(policy, objective.layout, PAIRS, None)
+    torch.testing.assert_close(reference.log_probs_D2, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["padded", "packed"])
