@@ -4,6 +4,7 @@ So a resumed run draws what the unbroken one drew, and the order of the data doe
 """
 
 import hashlib
+from functools import lru_cache
 
 import torch
 
@@ -27,8 +28,8 @@ def seed_dropout(seed: int, *, step: int, rank: int) -> None:
     torch.manual_seed(derive_seed(seed, DROPOUT, step, rank))
 
 
-def epoch_order(pairs: int, *, seed: int, epoch: int) -> list[int]:
-    """Return a permutation of the pairs' indices, another one each epoch."""
+@lru_cache(maxsize=1)
+def epoch_order(pairs: int, *, seed: int, epoch: int) -> tuple[int, ...]:
+    """Return a permutation of the pairs' indices, another one each epoch. Each of its steps asks for the same."""
     generator = torch.Generator().manual_seed(derive_seed(seed, ORDER, epoch))
-    order: list[int] = torch.randperm(pairs, generator=generator).tolist()
-    return order
+    return tuple(torch.randperm(pairs, generator=generator).tolist())

@@ -39,9 +39,16 @@ class ReferenceStates:
     def __init__(self, *, room_bytes: int = KEPT_BYTES) -> None:
         self._all_room_bytes = self._room_bytes = room_bytes
         self._kept: dict[tuple[PairTokens, ...], Tensor] = {}
+        self._token_budget = 0
 
     def knows(self, passes: Sequence[Sequence[PairTokens]]) -> bool:
         return all(tuple(pairs) in self._kept for pairs in passes)
+
+    def fit(self, token_budget: int) -> None:
+        """Forget all that was kept under another budget: its passes will not be met again."""
+        if token_budget != self._token_budget:
+            self.forget()
+        self._token_budget = token_budget
 
     def forget(self) -> None:
         self._room_bytes = self._all_room_bytes
@@ -90,6 +97,7 @@ def evaluate(
         else:
             total.add_(pair_losses(policy, reference_B2, batch, objective, sizes)[1])
 
+    reference.fit(token_budget)
     passes = micro_batches(mine, pairs, token_budget=token_budget, pads=objective.layout.pads)
     with all_fit(workers), torch.no_grad():
         make_passes(

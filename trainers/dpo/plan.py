@@ -31,7 +31,7 @@ class StepPlan:
         """Indices of the pairs of `step`, which counts from 1; an epoch's last batch may be smaller."""
         epoch, number = divmod(step - 1, self.steps_per_epoch)
         order = epoch_order(self.pairs, seed=self.seed, epoch=epoch)
-        return order[number * self.batch_size : (number + 1) * self.batch_size]
+        return list(order[number * self.batch_size : (number + 1) * self.batch_size])
 
     def ends_epoch(self, step: int) -> bool:
         return step % self.steps_per_epoch == 0

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -67,6 +67,11 @@ class Policy:
     """The frozen adapter is what this job's SFT made of it."""
     sharded: ShardedBase | None = None
     """None: each worker has the whole base."""
+    _dropping: tuple[nn.Module, ...] = field(init=False, repr=False)
+    """Collected once: a checkpointed layer asks for them in each pass, and a model has thousands of modules."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_dropping", tuple(_dropping_modules(self.model)))
 
     def parameters(self) -> list[Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -94,23 +99,17 @@ class Policy:
     @contextmanager
     def with_dropout(self) -> Iterator[None]:
         """Drop out in the adapter alone: TRL, too, trains with the base's dropout off."""
-        switched = self._dropping_modules()
-        for module in switched:
+        for module in self._dropping:
             module.training = True
         try:
             yield
         finally:
-            for module in switched:
+            for module in self._dropping:
                 module.training = False
 
     @property
     def is_dropping_out(self) -> bool:
-        return any(module.training for module in self._dropping_modules())
-
-    def _dropping_modules(self) -> list[nn.Module]:
-        """DoRA asks the layer itself, plain LoRA its dropout alone; a layer's own flag changes nothing in its base."""
-        layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
-        return [*layers, *(dropout for layer in layers for dropout in layer.lora_dropout.values())]
+        return any(module.training for module in self._dropping)
 
     def adapter_weights(self) -> dict[str, Tensor]:
         return _weights(self.model, adapter=LEARNING)
@@ -183,6 +182,12 @@ def read_adapter(config_json: bytes, weights: bytes, *, sha256: str) -> InitialA
         )
     carried = {name: settings[name] for name in CARRIED_SETTINGS if name in settings}
     return InitialAdapter(LoraConfig(task_type="CAUSAL_LM", **carried), tensors)
+
+
+def _dropping_modules(model: PeftModel) -> list[nn.Module]:
+    """DoRA asks the layer itself, plain LoRA its dropout alone; a layer's own flag changes nothing in its base."""
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    return [*layers, *(dropout for layer in layers for dropout in layer.lora_dropout.values())]
 
 
 def _fresh_config(model: PreTrainedModel, lora: LoraParameters) -> LoraConfig:

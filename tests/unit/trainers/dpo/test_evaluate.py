@@ -54,6 +54,17 @@ def test_what_is_kept_changes_no_number(
     assert again.kl > 0
 
 
+def test_what_a_larger_budget_kept_makes_room_for_what_a_smaller_one_does(switches: list[None]) -> None:
+    policy = moved_policy()
+    objective = Objective(policy, layout("packed", policy), DPO, CPU)
+    positions = sum(len(pair.chosen) + len(pair.rejected) for pair in PAIRS)
+    kept = ReferenceStates(room_bytes=positions * policy.causal_lm().config.hidden_size * 4)
+    for token_budget in (20, 12):
+        for _ in range(2):
+            evaluate(objective, PAIRS, ALONE, kept, token_budget=token_budget, stop=NEVER)
+    assert len(switches) == 2 + 3
+
+
 def test_other_passes_over_the_same_pairs_are_not_mistaken_for_kept_ones() -> None:
     policy = moved_policy()
     objective = Objective(policy, layout("packed", policy), DPO, CPU)

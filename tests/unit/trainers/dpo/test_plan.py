@@ -1,6 +1,9 @@
 """The order of pairs, their shards and passes."""
 
+from typing import Any
+
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,6 +35,21 @@ def test_the_order_follows_from_the_seed_and_changes_with_the_epoch() -> None:
     assert plan.batch(1) == StepPlan(50, 50, 2, seed=1).batch(1)
     assert plan.batch(1) != plan.batch(2)
     assert plan.batch(1) != StepPlan(50, 50, 2, seed=2).batch(1)
+
+
+def test_an_epochs_order_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    randperm = torch.randperm
+
+    def counting(pairs: int, **options: Any) -> torch.Tensor:
+        drawn.append(pairs)
+        return randperm(pairs, **options)
+
+    monkeypatch.setattr(torch, "randperm", counting)
+    plan = StepPlan(1_009, 8, 2, seed=5)
+    for step in range(1, plan.total_steps + 1):
+        plan.batch(step)
+    assert drawn == [1_009, 1_009]
 
 
 @settings(deadline=None)

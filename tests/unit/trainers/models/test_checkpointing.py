@@ -89,6 +89,16 @@ def test_a_job_that_lacks_memory_says_so_and_learns_the_same(
     assert "checkpointing" not in [event.key for event in read_events(tmp_path / "roomy")]
 
 
+def test_a_pass_looks_for_no_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model has thousands, and each of its checkpointed layers would look at all of them."""
+    policy = add_lora(tiny_llama(), LORA, initial=None, reference="initial", seed=0)
+    checkpoint_layers(policy)
+    monkeypatch.setattr(policy.model, "modules", lambda: pytest.fail("walked over"))
+    with policy.with_dropout():
+        log_probs, _ = PackedLayout(policy, CPU, longest_row=24).states(PAIRS).log_probs()
+    log_probs.sum().backward()
+
+
 def test_a_checkpointed_reference_pass_makes_nothing_twice() -> None:
     policy = add_lora(tiny_llama(), LORA, initial=None, reference="initial", seed=0)
     checkpoint_layers(policy)
