@@ -58,7 +58,7 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
             model_folder, precision=spec.precision, device=placement.load_to, quantization=spec.quantization
         )
         limit = longest_sequence(base)
-        max_length = spec.dpo.max_length if limit is None else min(limit, spec.dpo.max_length)
+        max_length = spec.dpo.max_length if limit is None else min(limit.tokens, spec.dpo.max_length)
         data = load_training_data(folder, spec, tokenizer, max_length=max_length)
         check_weights(spec, data)
     pairs = [*data.training, *data.validation]
@@ -85,8 +85,8 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
         opening.append(message("checkpointing", CHECKPOINTED))
     if initial is not None and not initial.has_shape_of(spec.lora):
         opening.append(warning("lora", f"The initial adapter keeps its own shape, {initial.shape}; the job's differs"))
-    if max_length < spec.dpo.max_length:
-        opening.append(warning("max_length", f"max_length is {max_length}, all that the model has positions for"))
+    if limit is not None and max_length < spec.dpo.max_length:
+        opening.append(warning("max_length", f"max_length is {max_length}, {limit.why}"))
     optimizer = AdamW(policy.parameters(), lr=0.0, weight_decay=spec.dpo.weight_decay, fused=True)
     objective = Objective(policy, chosen.layout, spec.dpo, device)
     return Prepared(

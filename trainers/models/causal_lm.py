@@ -1,6 +1,8 @@
 """Load a base model and its tokenizer from a folder: safetensors only, and never code that lies beside them."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -17,6 +20,7 @@ from transformers.utils.logging import disable_default_handler, disable_progress
 from schemas.fine_tuning import Precision, Quantization
 from trainers.errors import QuantizationUnavailable, UnusableModel
 
+LONGROPE = "as LongRoPE, the model's rotary embedding, would make a row's numbers depend on longer rows beside it"
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -67,10 +71,31 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return loaded
 
 
-def longest_sequence(model: PreTrainedModel) -> int | None:
-    """Tokens that the model has positions for; None where it has no such limit."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return limit if isinstance(limit, int) else None
+@dataclass(frozen=True, slots=True)
+class LengthLimit:
+    tokens: int
+    why: str
+
+
+def longest_sequence(model: PreTrainedModel) -> LengthLimit | None:
+    """Tokens that the model has positions for, all of one kind; None where it has no such limit."""
+    text = model.config.get_text_config()
+    limits = [LengthLimit(tokens, LONGROPE) for tokens in _longrope_switches(text)]
+    positions = getattr(text, "max_position_embeddings", None)
+    if isinstance(positions, int):
+        limits.append(LengthLimit(positions, "all that the model has positions for"))
+    return min(limits, key=lambda limit: limit.tokens, default=None)
+
+
+def _longrope_switches(config: PreTrainedConfig) -> Iterator[int]:
+    """Yield the lengths past which LongRoPE takes its frequencies for long rows, for every row of a pass."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    for parameters in (
+        rope,
+        *(each for each in rope.values() if isinstance(each, dict)),
+    ):  # one, or one a kind of layer
+        if parameters.get("rope_type") == "longrope":
+            yield parameters["original_max_position_embeddings"]
 
 
 def weight_files(folder: Path) -> list[Path]:
