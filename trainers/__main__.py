@@ -5,17 +5,11 @@ new attempt may cure.
 """
 
 import argparse
-import logging
 import sys
 
-from trainers.errors import RunStopped
+from trainers.exit_codes import exit_code_of
 from trainers.imports import no_garbage_collection
-from trainers.logs import configure_logging, log_event
-
-EXIT_STOPPED = 143
-EXIT_FAILED = 1
-
-log = logging.getLogger("trainers")
+from trainers.logs import configure_logging
 
 
 def main(arguments: list[str]) -> int:
@@ -23,16 +17,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("run_folder", help="a path or s3://bucket/prefix, with spec.json in it")
     folder = parser.parse_args(arguments).run_folder
     configure_logging()
-    try:
-        with no_garbage_collection():
-            from trainers.entrypoint import run
-        run(folder)
-    except RunStopped as stopped:
-        log_event(log, "run_stopped", message=str(stopped))
-        return EXIT_STOPPED
-    except Exception:
-        log.exception("run_failed")
-        return EXIT_FAILED
+    return exit_code_of(lambda: _run(folder))
+
+
+def _run(folder: str) -> int:
+    with no_garbage_collection():
+        from trainers.entrypoint import run
+    run(folder)
     return 0
 
 

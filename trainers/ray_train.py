@@ -13,6 +13,7 @@ from contextlib import suppress
 from schemas.run_layout import OUTCOME, SPEC, STOP
 from schemas.run_spec import RunSpec
 from trainers.errors import RunStopped
+from trainers.exit_codes import EXIT_NO_OUTCOME, EXIT_STOPPED, exit_code_of
 from trainers.file_systems import locate
 from trainers.imports import no_garbage_collection
 from trainers.logs import configure_logging, log_event, name_run
@@ -22,9 +23,6 @@ from trainers.stop_signal import mark_stop_on_sigterm
 RUN_FOLDER_VARIABLE = "DPO_RUN_FOLDER_URI"
 THREADS_VARIABLE = "DPO_CPU_THREADS"
 """Of the cluster's nodes, where an operator wants a CPU run to use fewer threads than there are cores."""
-EXIT_STOPPED = 143
-EXIT_NO_OUTCOME = 70
-EXIT_FAILED = 1
 GROUP_RESTARTS = 3
 """Of a worker group within one run; after that the service's own attempts go on."""
 QUIET_RAY_TRAIN = {
@@ -42,14 +40,7 @@ log = logging.getLogger("trainers")
 def main(arguments: list[str]) -> int:
     """Train; returns the exit code, 0 only with an outcome."""
     configure_logging()
-    try:
-        return _drive(arguments[0], RunFolder(os.environ[RUN_FOLDER_VARIABLE]))
-    except RunStopped as stopped:
-        log_event(log, "run_stopped", message=str(stopped))
-        return EXIT_STOPPED
-    except Exception:
-        log.exception("run_failed")
-        return EXIT_FAILED
+    return exit_code_of(lambda: _drive(arguments[0], RunFolder(os.environ[RUN_FOLDER_VARIABLE])))
 
 
 def _drive(run_id: str, folder: RunFolder) -> int:

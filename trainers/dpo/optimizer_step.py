@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
 from schemas.run_record import StepMetrics
 from schemas.run_spec import RunSpec
@@ -21,17 +20,15 @@ from trainers.dpo.coupled_step import accumulate_coupled_gradients
 from trainers.dpo.plan import shard
 from trainers.dpo.prepare import Prepared
 from trainers.dpo.progress import Progress
-from trainers.dpo.reference import ReferenceTable, check_first_step
-from trainers.dpo.schedule import learning_rate
+from trainers.dpo.reference import PRECISION_TOLERANCE, ReferenceTable, check_first_step
 from trainers.dpo.step import accumulate_gradients, score_without_dropout
 from trainers.dpo.token_budget import TokenBudget
+from trainers.dpo.updates import set_learning_rate, sum_and_clip, sum_over_workers
 from trainers.errors import NonFiniteLoss
 from trainers.metrics import FIELDS, PairSums, StepPosition, are_finite, from_vector, step_metrics
 from trainers.pass_memory import all_fit
 from trainers.seeding import seed_dropout
 from trainers.stop_signal import StopSignal
-
-PRECISION_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,10 @@ class OptimizerStep:
         began = time.perf_counter()
         plan = self.prepared.plan
         indices = plan.batch(step)
-        rate = self._set_learning_rate(step)
+        dpo = self.spec.dpo
+        rate = set_learning_rate(
+            self.prepared.optimizer, step, total_steps=plan.total_steps, peak=dpo.learning_rate, dpo=dpo
+        )
         sums, grad_norm, stops = self.budget.fit(
             lambda: self._sum_gradients(step, indices, progress.reference),
             indices,
@@ -70,19 +70,6 @@ class OptimizerStep:
         )
         return step_metrics(sums, position, grad_norm=grad_norm), stops
 
-    def _set_learning_rate(self, step: int) -> float:
-        dpo = self.spec.dpo
-        rate = learning_rate(
-            step,
-            total_steps=self.prepared.plan.total_steps,
-            peak=dpo.learning_rate,
-            warmup_ratio=dpo.warmup_ratio,
-            scheduler=dpo.lr_scheduler,
-        )
-        for group in self.prepared.optimizer.param_groups:
-            group["lr"] = rate
-        return rate
-
     def _sum_gradients(self, step: int, indices: list[int], reference: ReferenceTable) -> tuple[PairSums, float, bool]:
         workers, parameters = self.workers, self.prepared.objective.policy.parameters()
         passes = self._passes(indices)
@@ -90,16 +77,13 @@ class OptimizerStep:
         seed_dropout(self.spec.seed, step=step, rank=workers.rank)
         is_first_pass = not reference.knows(indices)
         mine = self._accumulate(passes, reference, indices)
-        stops = torch.tensor([float(self.stop.is_requested)], dtype=torch.float64, device=workers.device)
-        summed = workers.sum(torch.cat([mine, stops]))
+        summed = sum_over_workers(mine, workers, self.stop)
         if is_first_pass and workers.world_size > 1:
             self._share_reference(indices, passes, reference)
         if step == 1:
             self._check_contract(summed[: len(FIELDS)], passes, reference)
-        workers.sum_gradients(parameters)
-        norm = clip_grad_norm_(parameters, self.spec.dpo.max_grad_norm)
-        *sums, stopping, grad_norm = torch.cat([summed, norm.double().view(1)]).tolist()
-        return from_vector(sums), grad_norm, stopping > 0
+        sums, grad_norm, stops = sum_and_clip(summed, parameters, workers, max_grad_norm=self.spec.dpo.max_grad_norm)
+        return from_vector(sums), grad_norm, stops
 
     def _accumulate(self, passes: list[list[int]], reference: ReferenceTable, step: list[int]) -> Tensor:
         objective, pairs = self.prepared.objective, self.prepared.pairs

@@ -17,6 +17,9 @@ from trainers.host_numbers import to_device
 from trainers.metrics import PairSums
 from trainers.models.lora import Policy
 
+PRECISION_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}
+"""Of a log-probability, relative: what the same pass computed elsewhere may differ by."""
+
 
 class ReferenceTable:
     """Log-probabilities of both sides of every training pair, NaN where not known yet; float32, on the host."""

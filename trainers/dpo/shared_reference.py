@@ -15,10 +15,9 @@ from torch import Tensor
 from schemas.run_layout import REFERENCE_AT_START
 from schemas.run_spec import RunSpec
 from trainers.distributed import Workers
-from trainers.dpo.optimizer_step import PRECISION_TOLERANCE
 from trainers.dpo.prepare import Prepared
 from trainers.dpo.progress import Progress
-from trainers.dpo.reference import ReferenceTable, reference_log_probs
+from trainers.dpo.reference import PRECISION_TOLERANCE, ReferenceTable, reference_log_probs
 from trainers.dpo.reference_cache import DamagedEntry, ReferenceEntry, ReferenceIdentity
 from trainers.events import EventLog, message, warning
 from trainers.models.weight_hashes import BaseWeights

@@ -90,10 +90,8 @@ def longest_sequence(model: PreTrainedModel) -> LengthLimit | None:
 def _longrope_switches(config: PreTrainedConfig) -> Iterator[int]:
     """Yield the lengths past which LongRoPE takes its frequencies for long rows, for every row of a pass."""
     rope = getattr(config, "rope_parameters", None) or {}
-    for parameters in (
-        rope,
-        *(each for each in rope.values() if isinstance(each, dict)),
-    ):  # one, or one a kind of layer
+    of_kinds_of_layers = (each for each in rope.values() if isinstance(each, dict))
+    for parameters in (rope, *of_kinds_of_layers):
         if parameters.get("rope_type") == "longrope":
             yield parameters["original_max_position_embeddings"]
 

@@ -5,8 +5,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from schemas.run_record import SftMetrics
@@ -15,8 +13,8 @@ from trainers.data.chat_tokens import PairTokens, name_pairs
 from trainers.distributed import Workers
 from trainers.dpo.objective import Objective
 from trainers.dpo.plan import StepPlan, shard
-from trainers.dpo.schedule import learning_rate
 from trainers.dpo.token_budget import TokenBudget
+from trainers.dpo.updates import set_learning_rate, sum_and_clip, sum_over_workers
 from trainers.errors import NonFiniteLoss
 from trainers.pass_memory import all_fit
 from trainers.seeding import seed_dropout
@@ -49,7 +47,13 @@ class SftStep:
         """
         began = time.perf_counter()
         indices = self.plan.batch(step)
-        rate = self._set_learning_rate(step)
+        rate = set_learning_rate(
+            self.optimizer,
+            step,
+            total_steps=self.plan.total_steps,
+            peak=self.sft.learning_rate,
+            dpo=self.spec.dpo,
+        )
         sums, grad_norm, stops = self.budget.fit(
             lambda: self._sum_gradients(step, indices), indices, self.pairs, during=f"at SFT step {step}"
         )
@@ -73,18 +77,6 @@ class SftStep:
         )
         return metrics, stops
 
-    def _set_learning_rate(self, step: int) -> float:
-        rate = learning_rate(
-            step,
-            total_steps=self.plan.total_steps,
-            peak=self.sft.learning_rate,
-            warmup_ratio=self.spec.dpo.warmup_ratio,
-            scheduler=self.spec.dpo.lr_scheduler,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        return rate
-
     def _sum_gradients(self, step: int, indices: Sequence[int]) -> tuple[TokenSums, float, bool]:
         workers, parameters = self.workers, self.objective.policy.parameters()
         self.optimizer.zero_grad(set_to_none=True)
@@ -94,12 +86,9 @@ class SftStep:
         step_tokens = max(1, predicted_tokens([self.pairs[index] for index in indices]))
         with all_fit(workers):
             sums = accumulate_gradients(self.objective, passes, step_tokens=step_tokens)
-        stops = torch.tensor([float(self.stop.is_requested)], dtype=torch.float64, device=workers.device)
-        summed = workers.sum(torch.cat([sums, stops]))
-        workers.sum_gradients(parameters)
-        norm = clip_grad_norm_(parameters, self.spec.dpo.max_grad_norm)
-        *totals, stopping, grad_norm = torch.cat([summed, norm.double().view(1)]).tolist()
-        return TokenSums(*totals), grad_norm, stopping > 0
+        summed = sum_over_workers(sums, workers, self.stop)
+        totals, norm, stops = sum_and_clip(summed, parameters, workers, max_grad_norm=self.spec.dpo.max_grad_norm)
+        return TokenSums(*totals), norm, stops
 
     def _estimate_seconds_left(self, step: int) -> float:
         """For the rest of the job, at this attempt's time a token."""
