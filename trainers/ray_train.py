@@ -131,7 +131,8 @@ def train_on_share_of_cores(config: dict[str, str]) -> None:
     import torch
 
     here = ray.get_runtime_context().get_node_id()
-    cores = next(node["Resources"]["CPU"] for node in ray.nodes() if node["NodeID"] == here)
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    cores = next(node["Resources"]["CPU"] for node in nodes if node["NodeID"] == here)
     threads = int(os.environ.get(THREADS_VARIABLE, cores)) // int(os.environ["LOCAL_WORLD_SIZE"])
     torch.set_num_threads(max(1, threads))
     train_worker(config)

@@ -6,7 +6,7 @@ template may render a prompt alone differently; the prompt is what all three beg
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import takewhile
@@ -149,7 +149,7 @@ def _render(
         raise UnusableModel("the model's tokenizer has no chat template; train it on rows of plain text")
     pair = row.pair
     prompt, chosen, rejected = (_as_dicts(side) for side in (pair.prompt, pair.chosen, pair.rejected))
-    tools: list[dict[Any, Any] | Callable[..., Any]] | None = None if pair.tools is None else list(pair.tools)
+    tools: list[dict[Any, Any]] | None = None if pair.tools is None else list(pair.tools)
     try:
         template = _dated(tokenizer.get_chat_template(tools=tools), today)
         written: dict[str, Any] = {"tools": tools, "chat_template": template}

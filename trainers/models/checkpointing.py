@@ -29,7 +29,7 @@ def checkpoint_layers(policy: Policy) -> int:
     modules = [module for module in policy.model.modules() if isinstance(module, GradientCheckpointingLayer)]
     layers = [module for module in modules if module is not last]
     for layer in layers:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, context_fn=contexts)  # type: ignore[method-assign]
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, context_fn=contexts)
     return len(layers)
 
 
