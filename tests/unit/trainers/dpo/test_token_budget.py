@@ -81,7 +81,6 @@ def test_a_lower_budget_cuts_further_or_there_is_none(
     else:
         assert lower < token_budget
         assert passes(lower) != passes(token_budget)
-        assert pads or len(passes(lower)) > len(passes(token_budget))
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
