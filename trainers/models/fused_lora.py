@@ -4,12 +4,13 @@ PEFT's layer allocates and adds a full activation for the adapter's product, its
 backward; those passes over memory cost as much as the products. Here they are `addmm_` into the base's own result, and
 layers that read the same input (queries, keys and values; gate and up) are computed as one, so that it is read once and
 its gradient has one place to add up in. Only plain LoRA on a frozen `nn.Linear` without dropout is fused; every other
-layer keeps PEFT's forward.
+layer keeps PEFT's forward. Where a pass raises between two layers of a group, the outputs of those that are not called
+any more are let go as their module is left.
 
 N = tokens, I = inputs, O = outputs, R = rank, S = ranks of all layers of a group
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, cast
@@ -28,26 +29,30 @@ SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 def fuse_lora_layers(model: PeftModel) -> int:
     """Replace the forward of every LoRA layer that can be fused; return how many were."""
-    groups = _group_layers(model)
-    for layers in groups:
+    fused = 0
+    for parent, layers in _group_layers(model):
         group = _Group(layers)
         for place, layer in enumerate(layers):
             layer.forward = _FusedForward(layer, group, place)  # type: ignore[method-assign]
-    return sum(map(len, groups))
+        if len(layers) > 1:
+            parent.register_forward_hook(group.forget, always_call=True)
+        fused += len(layers)
+    return fused
 
 
-def _group_layers(model: PeftModel) -> list[list[LoraLinear]]:
+def _group_layers(model: PeftModel) -> Iterator[tuple[nn.Module, list[LoraLinear]]]:
+    """Yield the layers that read the same input, and the module that they stand in."""
     last = last_layer_of(cast(PreTrainedModel, model.get_base_model()))
     # In the last layer fewer tokens have queries than keys.
     narrowed = {id(getattr(getattr(last, "self_attn", None), "q_proj", None))}
-    groups: list[list[LoraLinear]] = []
     for parent in model.modules():
         layers = {name: child for name, child in parent.named_children() if _is_plain(child)}
         for names in SAME_INPUT:
             together = [name for name in names if name in layers and id(layers[name]) not in narrowed]
-            groups.append([cast(LoraLinear, layers.pop(name)) for name in together])
-        groups += [[cast(LoraLinear, layer)] for layer in layers.values()]
-    return [group for group in groups if group]
+            if together:
+                yield parent, [cast(LoraLinear, layers.pop(name)) for name in together]
+        for layer in layers.values():
+            yield parent, [cast(LoraLinear, layer)]
 
 
 @dataclass(slots=True)
@@ -65,6 +70,11 @@ class _Group:
         if not self._outputs:
             self._input = None
         return output
+
+    def forget(self, *_: Any) -> None:
+        """Let go of what no layer has asked for: behind it stands the graph of the whole pass up to here."""
+        self._input = None
+        self._outputs.clear()
 
     def _compute_all(self, x: Tensor, adapter: str) -> dict[int, Tensor]:
         x_NI = x.reshape(-1, x.shape[-1])
