@@ -1,5 +1,8 @@
 """Preference pairs as token ids: exactly TRL 1.16's tokenisation, but nothing is dropped or cut in silence.
 
+Rows are OpenAI's wire format, in which a tool call's arguments are JSON text. TRL hands its rows' arguments to the
+template as they are, and there they are objects: what templates expect, and what servers make of the wire's text.
+
 The prompt, prompt + chosen and prompt + rejected are tokenised whole, since tokens may merge across the boundary or a
 template may render a prompt alone differently; the prompt is what all three begin with.
 """
@@ -7,6 +10,7 @@ template may render a prompt alone differently; the prompt is what all three beg
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import takewhile
@@ -77,6 +81,10 @@ class TokenizedPairs:
     """Completions, not pairs, that lost their end to `max_length`."""
     became_equal: list[int] = field(default_factory=list)
     """Chosen and rejected have the same tokens: the pair teaches nothing."""
+    prompt_lost_end: list[int] = field(default_factory=list)
+    """The template ends the prompt with text that it leaves out where an answer follows."""
+    lost_end: str = ""
+    """That text, of the first of these."""
 
 
 def tokenize_rows(
@@ -93,7 +101,11 @@ def tokenize_rows(
     """
     tokenized = TokenizedPairs()
     for row in rows:
-        whole = _tokenize(row, tokenizer, error, today)
+        texts = _render(row, tokenizer, error, today) if row.pair.is_conversational else _texts(row.pair, tokenizer)
+        whole = _tokenize(row, texts, tokenizer)
+        if lost_end := _lost_end(*texts):
+            tokenized.lost_end = tokenized.lost_end or lost_end
+            tokenized.prompt_lost_end.append(row.line)
         if len(whole.prompt) >= max_length:
             tokenized.prompt_too_long.append(row.line)
             continue
@@ -120,15 +132,20 @@ def split_at_boundary(
     return tuple(prompt[:length]), tuple(prompt_chosen[length:]), tuple(prompt_rejected[length:])
 
 
-def _common_prefix(ids: Sequence[int], other_ids: Sequence[int]) -> int:
-    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(ids, other_ids, strict=False)))
+def _common_prefix(one: Sequence[object], other: Sequence[object]) -> int:
+    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(one, other, strict=False)))
 
 
-def _tokenize(
-    row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, error: type[TrainerError], today: datetime | None
-) -> PairTokens:
+def _lost_end(prompt: str, prompt_chosen: str, prompt_rejected: str) -> str:
+    """Return what stands at the prompt's end alone. Looked for in the texts: tokens that merge there lose nothing."""
+    wholes = prompt_chosen, prompt_rejected
+    if all(whole.startswith(prompt) for whole in wholes):
+        return ""
+    return prompt[min(_common_prefix(prompt, whole) for whole in wholes) :]
+
+
+def _tokenize(row: PreferenceRow, texts: list[str], tokenizer: PreTrainedTokenizerBase) -> PairTokens:
     pair = row.pair
-    texts = _render(row, tokenizer, error, today) if pair.is_conversational else _texts(pair, tokenizer)
     # A chat template writes the special tokens itself.
     ids = tokenizer(texts, add_special_tokens=not pair.is_conversational)["input_ids"]
     prompt, chosen, rejected = split_at_boundary(*ids)
@@ -147,20 +164,30 @@ def _render(
 ) -> list[str]:
     if not tokenizer.chat_template:
         raise UnusableModel("the model's tokenizer has no chat template; train it on rows of plain text")
-    pair = row.pair
-    prompt, chosen, rejected = (_as_dicts(side) for side in (pair.prompt, pair.chosen, pair.rejected))
-    tools: list[dict[Any, Any]] | None = None if pair.tools is None else list(pair.tools)
-    try:
-        template = _dated(tokenizer.get_chat_template(tools=tools), today)
-        written: dict[str, Any] = {"tools": tools, "chat_template": template}
-        return [
-            str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **written)),
-            str(tokenizer.apply_chat_template(prompt + chosen, tokenize=False, **written)),
-            str(tokenizer.apply_chat_template(prompt + rejected, tokenize=False, **written)),
-        ]
     # A template is a program of the model's makers; these are what such programs raise on messages they do not expect.
-    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as reason:
+    unexpected = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+    try:
+        return _apply_template(row.pair, tokenizer, today, with_objects=True)
+    except unexpected as reason:
+        # Some (DeepSeek's) put the arguments' text into their own: those want it as it came.
+        with suppress(*unexpected):
+            return _apply_template(row.pair, tokenizer, today, with_objects=False)
         raise error(f"line {row.line}: the model's chat template cannot render this conversation: {reason}") from reason
+
+
+def _apply_template(
+    pair: PreferencePair, tokenizer: PreTrainedTokenizerBase, today: datetime | None, *, with_objects: bool
+) -> list[str]:
+    sides = (pair.prompt, pair.chosen, pair.rejected)
+    prompt, chosen, rejected = (_as_dicts(side, with_objects=with_objects) for side in sides)
+    tools: list[dict[Any, Any]] | None = None if pair.tools is None else list(pair.tools)
+    template = _dated(tokenizer.get_chat_template(tools=tools), today)
+    written: dict[str, Any] = {"tools": tools, "chat_template": template}
+    return [
+        str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **written)),
+        str(tokenizer.apply_chat_template(prompt + chosen, tokenize=False, **written)),
+        str(tokenizer.apply_chat_template(prompt + rejected, tokenize=False, **written)),
+    ]
 
 
 def _dated(template: str, today: datetime | None) -> str:
@@ -168,8 +195,12 @@ def _dated(template: str, today: datetime | None) -> str:
     return template if today is None else TODAY.sub(lambda call: json.dumps(today.strftime(call[2])), template)
 
 
-def _as_dicts(messages: str | tuple[Message, ...]) -> list[dict[str, Any]]:
-    return [message.model_dump(exclude_none=True) for message in messages if not isinstance(message, str)]
+def _as_dicts(messages: str | tuple[Message, ...], *, with_objects: bool) -> list[dict[str, Any]]:
+    dicts = [message.model_dump(exclude_none=True) for message in messages if not isinstance(message, str)]
+    if with_objects:
+        for call in (call for message in dicts for call in message.get("tool_calls", ())):
+            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    return dicts
 
 
 def cut(pair: PairTokens, *, max_length: int) -> PairTokens:

@@ -1,5 +1,6 @@
 """The job's pairs as tokens, and what a user should know about rows that were dropped or cut."""
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from trainers.events import warning
 from trainers.run_folder import RunFolder, read_bytes
 
 LINES_NAMED = 10
+CHARACTERS_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,14 @@ def _warnings(tokenized: TokenizedPairs, param: str, max_length: int) -> Iterato
             f"{param}: dropped {_count(tokenized.prompt_too_long, 'pair')} whose prompt alone has {max_length} tokens "
             f"(max_length) or more: {_lines(tokenized.prompt_too_long)}",
         )
+    if tokenized.prompt_lost_end:
+        yield warning(
+            f"prompt_end:{param}",
+            f"{param}: the model's chat template ends a prompt with {_shown(tokenized.lost_end)}, but leaves that out "
+            f"where an answer follows: {_count(tokenized.prompt_lost_end, 'pair')} trained without it, "
+            f"{_lines(tokenized.prompt_lost_end)}, while a model that is served by this template answers after it. "
+            "Begin the answers with it, or give the model a template that keeps it",
+        )
     if tokenized.cut_completions:
         yield warning(
             f"cut:{param}",
@@ -116,3 +126,8 @@ def _lines(lines: Sequence[int]) -> str:
     rest = len(lines) - LINES_NAMED
     noun = "line" if len(lines) == 1 else "lines"
     return f"{noun} {named} and {rest} more" if rest > 0 else f"{noun} {named}"
+
+
+def _shown(text: str) -> str:
+    """Return it quoted, line ends as \\n, and no more than its beginning."""
+    return json.dumps(text[:CHARACTERS_SHOWN], ensure_ascii=False) + ("…" if len(text) > CHARACTERS_SHOWN else "")

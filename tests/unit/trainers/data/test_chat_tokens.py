@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
 
-from schemas.preference_rows import Message, PreferencePair
+from schemas.preference_rows import FunctionCall, Message, PreferencePair, ToolCall
 from tests.tiny_model import tiny_tokenizer
 from trainers.data.chat_tokens import TokenizedPairs, split_at_boundary, tokenize_rows
 from trainers.data.preference_dataset import PreferenceRow
@@ -29,9 +30,17 @@ def chat_pair(prompt: str, chosen: str, rejected: str) -> PreferencePair:
     return PreferencePair(*sides, tools=None, weight=1.0, row_id="a")
 
 
-def tokenize(*pairs: PreferencePair, max_length: int = 1_000) -> TokenizedPairs:
+def tokenize(
+    *pairs: PreferencePair, max_length: int = 1_000, tokenizer: PreTrainedTokenizerBase = TOKENIZER
+) -> TokenizedPairs:
     rows = [PreferenceRow(number, pair) for number, pair in enumerate(pairs, 1)]
-    return tokenize_rows(rows, TOKENIZER, max_length=max_length, error=InvalidTrainingFile)
+    return tokenize_rows(rows, tokenizer, max_length=max_length, error=InvalidTrainingFile)
+
+
+def templated(template: str) -> PreTrainedTokenizerBase:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    return tokenizer
 
 
 @settings(deadline=None)
@@ -115,3 +124,41 @@ def test_a_conversation_needs_a_template() -> None:
     plain.chat_template = None
     with pytest.raises(UnusableModel, match="no chat template"):
         tokenize_rows([PreferenceRow(1, chat_pair("a", "b", "c"))], plain, max_length=9, error=InvalidTrainingFile)
+
+
+CALLS = "{% for message in messages %}{{ message.role }}:{% for call in message.tool_calls or [] %}"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param("{{ call.function.arguments | tojson }}", id="from an object, as Qwen's and Llama's"),
+        pytest.param("{{ call.function.arguments + '' }}", id="put in as text, as DeepSeek's"),
+    ],
+)
+def test_a_tool_calls_arguments_are_written_as_json_once(told: str) -> None:
+    tokenizer = templated(f"{CALLS}{told}{{% endfor %}}{{% endfor %}}{{{{ 'assistant:' if add_generation_prompt }}}}")
+
+    def called(city: str) -> tuple[Message, ...]:
+        call = ToolCall(id="call_1", function=FunctionCall(name="weather", arguments=f'{{"city": "{city}"}}'))
+        return (Message(role="assistant", tool_calls=(call,)),)
+
+    asked = (Message(role="user", content="?"),)
+    pair = PreferencePair(asked, called("Zürich"), called("Ulm"), tools=None, weight=1.0, row_id=None)
+    (tokens,) = tokenize(pair, tokenizer=tokenizer).pairs
+    assert tokenizer.decode(tokens.prompt + tokens.chosen) == 'user:assistant:{"city": "Zürich"}'
+    assert tokenizer.decode(tokens.prompt + tokens.rejected) == 'user:assistant:{"city": "Ulm"}'
+
+
+def test_what_stands_at_a_prompts_end_alone_is_reported() -> None:
+    tokenizer = tiny_tokenizer()
+    thinking = templated(str(tokenizer.chat_template).replace("assistant\n'", "assistant\n<think>\n'"))
+    pairs = chat_pair("old bread", "sings", "walks"), chat_pair("the lamp", "<think>\nsings", "<think>\nwalks")
+    kept = tokenize(*pairs, tokenizer=thinking)
+    assert (kept.prompt_lost_end, kept.lost_end) == ([1], "<think>\n")
+    assert tokenizer.decode(kept.pairs[0].prompt).endswith("<|im_start|>assistant\n")
+    assert tokenizer.decode(kept.pairs[1].prompt).endswith("<|im_start|>assistant\n<think>\n")
+
+
+def test_tokens_that_merge_at_a_prompts_end_lose_nothing() -> None:
+    assert tokenize(text_pair("the riv", "er", "ets"), chat_pair("a", "b", "c")).prompt_lost_end == []
