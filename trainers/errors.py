@@ -6,9 +6,18 @@ errors travel between processes by pickle, hence one positional message each.
     TrainerError
     ├── InvalidTrainingFile · InvalidValidationFile
     ├── UnusableModel · UnusableAdapter · InvalidLoraTargets · QuantizationUnavailable
-    └── NonFiniteLoss · NotEnoughMemory · ReferenceContractBroken
+    ├── NotEnoughMemory
+    │   └── ModelTooLarge
+    └── NonFiniteLoss · ReferenceContractBroken
     RunStopped (not the user's doing)
 """
+
+MORE_ROOM = (
+    'set method.dpo.precision to "bf16" or, on GPUs, method.dpo.quantization to "nf4", where the job has not done so '
+    'yet; take more resources.gpus with resources.sharding "full", each of which holds its share of the model; or take '
+    "a smaller model"
+)
+"""What a message of missing memory ends with."""
 
 
 class TrainerError(Exception):
@@ -55,8 +64,16 @@ class NonFiniteLoss(TrainerError):
 
 
 class NotEnoughMemory(TrainerError):
+    """A pass over a single pair is too much."""
+
     code = "not_enough_memory"
     param = "method.dpo.hyperparameters.max_length"
+
+
+class ModelTooLarge(NotEnoughMemory):
+    """The base leaves no room for any pair."""
+
+    param = "model"
 
 
 class ReferenceContractBroken(TrainerError):

@@ -7,8 +7,13 @@ import torch
 
 from trainers.distributed import Workers
 
-CPU_ALLOCATOR = "DefaultCPUAllocator: "
-"""How torch's plain RuntimeError begins when the host has no memory left, after the place in its source."""
+SAID_OF_MEMORY = (
+    "DefaultCPUAllocator: ",  # the host's, after the place in torch's source
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Triton Error [CUDA]: out of memory",
+)
+"""What plain RuntimeErrors say when there is no memory left: not every allocation is torch's own on the device."""
 
 
 class RanOutOfMemory(Exception):
@@ -40,4 +45,5 @@ def all_fit(workers: Workers) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_ALLOCATOR in str(error)
+    told = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in told for words in SAID_OF_MEMORY)

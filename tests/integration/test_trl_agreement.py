@@ -85,9 +85,7 @@ def force_padded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         prepare,
         "choose_layout",
-        lambda policy, _pairs, *, device, pad_token_id: ChosenLayout(
-            PaddedLayout(policy, device, pad_token_id), "asked"
-        ),
+        lambda policy, _pairs, *, device: ChosenLayout(PaddedLayout(policy, device), "asked"),
     )
 
 

@@ -13,6 +13,9 @@ from trainers.data.chat_tokens import PairTokens
 from trainers.dpo.log_probs import log_collisions, token_log_probs
 from trainers.models.lora import Policy
 
+PADDING = 0
+"""The id in every vocabulary: a tokenizer's own padding token may have been added to the tokenizer alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class PaddedSide:
@@ -53,14 +56,13 @@ class LogitStates:
 class PaddedLayout:
     policy: Policy
     device: torch.device
-    pad_token_id: int
 
     @property
     def pads(self) -> bool:
         return True
 
     def states(self, pairs: Sequence[PairTokens]) -> LogitStates:
-        batch = pad_pairs(pairs, pad_token_id=self.pad_token_id)
+        batch = pad_pairs(pairs)
         chosen = self._side_states(batch.chosen)
         if not any(pair.rejected for pair in pairs):
             return LogitStates(
@@ -77,17 +79,17 @@ class PaddedLayout:
         return LogitStates(mask_BS.sum(dim=1), side.token_ids_BT[:, 1:][mask_BS], output.logits[:, :-1][mask_BS])
 
 
-def pad_pairs(pairs: Sequence[PairTokens], *, pad_token_id: int) -> PreferenceBatch:
+def pad_pairs(pairs: Sequence[PairTokens]) -> PreferenceBatch:
     chosen = [(pair.prompt, pair.chosen) for pair in pairs]
     rejected = [(pair.prompt, pair.rejected) for pair in pairs]
-    return PreferenceBatch(_pad(chosen, pad_token_id), _pad(rejected, pad_token_id))
+    return PreferenceBatch(_pad(chosen), _pad(rejected))
 
 
-def _pad(rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], pad_token_id: int) -> PaddedSide:
+def _pad(rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> PaddedSide:
     """Pad on the right: the positions of tokens are then those of an unpadded row."""
     longest = max(len(prompt) + len(completion) for prompt, completion in rows)
     shape = (len(rows), longest)
-    token_ids = torch.full(shape, pad_token_id, dtype=torch.long)
+    token_ids = torch.full(shape, PADDING, dtype=torch.long)
     attention = torch.zeros(shape, dtype=torch.bool)
     completions = torch.zeros(shape, dtype=torch.bool)
     for number, (prompt, completion) in enumerate(rows):

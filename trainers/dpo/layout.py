@@ -15,13 +15,13 @@ from trainers.dpo.batch import PaddedLayout
 from trainers.dpo.packed_batch import PackedLayout
 from trainers.dpo.rounds import SMALL_PAIR
 from trainers.dpo.scores import Layout
-from trainers.errors import NotEnoughMemory
+from trainers.errors import MORE_ROOM, ModelTooLarge
 from trainers.models.lora import Policy
 from trainers.models.packed_attention import refuse_short_windows
 from trainers.pass_memory import is_out_of_memory
 
 COMPARED_PAIRS = 2
-OUT_OF_MEMORY = f"out of memory on {COMPARED_PAIRS} short pairs; take a smaller model"
+OUT_OF_MEMORY = f"out of memory on {COMPARED_PAIRS} short pairs: the model leaves no room to train it; {MORE_ROOM}"
 LOOKED_AT_PAIRS = 64
 """The shortest of these are compared: a job's start waits for it."""
 TOLERANCE_NATS = {torch.float32: 2e-3, torch.bfloat16: 0.25}
@@ -35,14 +35,12 @@ class ChosenLayout:
     """None: packed."""
 
 
-def choose_layout(
-    policy: Policy, pairs: Sequence[PairTokens], *, device: torch.device, pad_token_id: int
-) -> ChosenLayout:
+def choose_layout(policy: Policy, pairs: Sequence[PairTokens], *, device: torch.device) -> ChosenLayout:
     """Compare both layouts' log-probs on a few short pairs; of the longest one its length is enough.
 
-    Raises: NotEnoughMemory.
+    Raises: ModelTooLarge.
     """
-    padded = PaddedLayout(policy, device, pad_token_id)
+    padded = PaddedLayout(policy, device)
     longest_row = max(pair.longest_row for pair in pairs)
     packed = PackedLayout(policy, device, longest_row=longest_row)
     short = sorted(pairs[:LOOKED_AT_PAIRS], key=lambda pair: pair.packed_length)[:COMPARED_PAIRS]
@@ -52,7 +50,7 @@ def choose_layout(
     # Whatever a model that was not built for extra arguments raises, the padded layout serves it.
     except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as reason:
         if is_out_of_memory(reason):
-            raise NotEnoughMemory(OUT_OF_MEMORY) from reason
+            raise ModelTooLarge(OUT_OF_MEMORY) from reason
         if policy.sharded is not None:
             policy.sharded.reset()
         return ChosenLayout(padded, why_padded=str(reason))
@@ -64,7 +62,7 @@ def choose_layout(
 
 
 def _compare(policy: Policy, packed: Layout, padded: Layout, pairs: Sequence[PairTokens]) -> float:
-    """Raises: NotEnoughMemory, on every worker when the base is sharded; whatever a model raises."""
+    """Raises: ModelTooLarge, on every worker when the base is sharded; whatever a model raises."""
     differences = []
 
     def make(compared: Sequence[PairTokens]) -> None:
@@ -76,7 +74,7 @@ def _compare(policy: Policy, packed: Layout, padded: Layout, pairs: Sequence[Pai
         else:
             fits = policy.sharded.attempt(partial(make, pairs), partial(make, [SMALL_PAIR]))
             if not policy.sharded.workers.all(fits):
-                raise NotEnoughMemory(OUT_OF_MEMORY)
+                raise ModelTooLarge(OUT_OF_MEMORY)
     return differences[0]
 
 

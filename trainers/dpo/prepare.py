@@ -1,7 +1,8 @@
 """Everything that the loop needs, from the run spec: model, adapter, pairs, plan, layout, optimizer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch.optim import AdamW
@@ -14,12 +15,13 @@ from trainers.distributed import Workers, failing_together
 from trainers.dpo.layout import ChosenLayout, choose_layout
 from trainers.dpo.objective import Objective
 from trainers.dpo.plan import StepPlan, longest_pass
-from trainers.dpo.training_data import check_weights, load_training_data
+from trainers.dpo.training_data import check_token_ids, check_weights, load_training_data
 from trainers.errors import UnusableAdapter
 from trainers.events import message, warning
 from trainers.free_memory import free_bytes
 from trainers.models.base_placement import BasePlacement
-from trainers.models.causal_lm import load_causal_lm, load_tokenizer, longest_sequence
+from trainers.models.base_size import too_large_is_told
+from trainers.models.causal_lm import load_causal_lm, load_tokenizer, longest_sequence, vocabulary_size
 from trainers.models.checkpointing import checkpoint_layers
 from trainers.models.fused_lora import fuse_lora_layers
 from trainers.models.gpu_kernels import GpuKernels, apply_gpu_kernels
@@ -52,34 +54,36 @@ class Prepared:
 def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Workers) -> Prepared:
     """Raises: TrainerError, on every worker, for what the user or the registry's keeper must change."""
     device, placement = workers.device, BasePlacement.of(spec, workers)
+    fits = partial(too_large_is_told, model_folder, spec, device=device, free_bytes=placement.free_bytes)
     with failing_together(workers):
         tokenizer = load_tokenizer(model_folder)
-        base = load_causal_lm(
-            model_folder, precision=spec.precision, device=placement.load_to, quantization=spec.quantization
-        )
+        with fits():
+            base = load_causal_lm(
+                model_folder, precision=spec.precision, device=placement.load_to, quantization=spec.quantization
+            )
         limit = longest_sequence(base)
         max_length = spec.dpo.max_length if limit is None else min(limit.tokens, spec.dpo.max_length)
         data = load_training_data(folder, spec, tokenizer, max_length=max_length)
         check_weights(spec, data)
+        check_token_ids(data, tokenizer, vocabulary=vocabulary_size(base))
     pairs = [*data.training, *data.validation]
-    shards = placement.decide(base, longest_pair=max(pair.packed_length for pair in pairs))
-    kernels = apply_gpu_kernels(base, device)
-    with failing_together(workers):
+    with failing_together(workers), fits():
+        shards = placement.decide(base, longest_pair=max(pair.packed_length for pair in pairs))
+        kernels = apply_gpu_kernels(base, device)
+    with failing_together(workers), fits():
         initial = _read_initial(folder, spec.initial_adapter)
         policy = add_lora(base, spec.lora, initial=initial, reference=spec.reference, seed=spec.seed)
-    fuse_lora_layers(policy.model)
-    if shards:
-        policy = replace(policy, sharded=shard_base(base, workers))
+        fuse_lora_layers(policy.model)
+    with failing_together(workers), fits():
+        if shards:
+            policy = replace(policy, sharded=shard_base(base, workers))
     plan = StepPlan(len(data.training), spec.dpo.batch_size, spec.dpo.n_epochs, spec.seed)
     with failing_together(workers):
-        chosen = choose_layout(policy, pairs, device=device, pad_token_id=int(tokenizer.pad_token_id))
+        chosen = choose_layout(policy, pairs, device=device)
     opening = [_started(spec, policy, plan, len(data.validation)), *data.warnings]
     if shards:
         opening.append(_told_shares(policy, workers))
-    if chosen.why_padded is not None:
-        opening.append(message("padded", f"Training on padded rows, which is slower: {chosen.why_padded}"))
-    if kernels.why_not is not None:
-        opening.append(message("kernels", f"Training without Liger's kernels, which is slower: {kernels.why_not}"))
+    opening += _what_is_slower(chosen, kernels)
     memory = _plan_memory(policy, chosen, pairs, workers, kernels)
     if memory.is_checkpointed and checkpoint_layers(policy):
         opening.append(message("checkpointing", CHECKPOINTED))
@@ -100,6 +104,13 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
         kernels.name,
         opening,
     )
+
+
+def _what_is_slower(chosen: ChosenLayout, kernels: GpuKernels) -> Iterator[RunEvent]:
+    if chosen.why_padded is not None:
+        yield message("padded", f"Training on padded rows, which is slower: {chosen.why_padded}")
+    if kernels.why_not is not None:
+        yield message("kernels", f"Training without Liger's kernels, which is slower: {kernels.why_not}")
 
 
 def _plan_memory(

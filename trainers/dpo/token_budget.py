@@ -6,7 +6,7 @@ from typing import TypeVar
 from trainers.data.chat_tokens import PairTokens
 from trainers.distributed import Workers
 from trainers.dpo.plan import micro_batches, shard
-from trainers.errors import NotEnoughMemory
+from trainers.errors import MORE_ROOM, NotEnoughMemory
 from trainers.events import EventLog, warning
 from trainers.pass_memory import RanOutOfMemory
 
@@ -76,5 +76,5 @@ def _packed_length(pair: PairTokens) -> int:
 def _too_long(pair: PairTokens, during: str) -> str:
     return (
         f"out of memory {during}, although each pass has a single pair; the longest one, {pair.name}, has "
-        f"{pair.packed_length:,} tokens. Lower max_length, take a smaller model, or one that is trained in bf16"
+        f"{pair.packed_length:,} tokens. Lower max_length; {MORE_ROOM}"
     )

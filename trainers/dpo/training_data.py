@@ -13,7 +13,7 @@ from schemas.run_spec import PreferenceFile, RunSpec
 from trainers.data.chat_tokens import PairTokens, TokenizedPairs, tokenize_rows
 from trainers.data.preference_dataset import read_rows
 from trainers.dpo.loss import COUPLED
-from trainers.errors import InvalidTrainingFile, InvalidValidationFile, TrainerError
+from trainers.errors import InvalidTrainingFile, InvalidValidationFile, TrainerError, UnusableModel
 from trainers.events import warning
 from trainers.run_folder import RunFolder, read_bytes
 
@@ -67,6 +67,23 @@ def check_weights(spec: RunSpec, data: TrainingData) -> None:
                 f"{pairs[0].name} and {other.name} have different weights; remove weight from the rows, or take "
                 "another loss_type"
             )
+
+
+def check_token_ids(data: TrainingData, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int) -> None:
+    """Refuse tokens that the model has no embedding for, before a device does in words of its own.
+
+    Raises: UnusableModel.
+    """
+    for pairs, file in ((data.training, "training_file"), (data.validation, "validation_file")):
+        for pair in pairs:
+            largest = max(pair.prompt + pair.chosen + pair.rejected)
+            if largest >= vocabulary:
+                token = tokenizer.convert_ids_to_tokens(largest)
+                raise UnusableModel(
+                    f'{file}, {pair.name}: the tokenizer makes "{token}" the id {largest}, but the model knows '
+                    f"{vocabulary} tokens, ids 0 to {vocabulary - 1}. The token was added to the tokenizer alone: add "
+                    "it to the model as well (resize_token_embeddings, then save it), or take it out of these rows"
+                )
 
 
 def _load(

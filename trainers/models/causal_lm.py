@@ -1,12 +1,14 @@
 """Load a base model and its tokenizer from a folder: safetensors only, and never code that lies beside them."""
 
+import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -18,8 +20,11 @@ from transformers import (
 from transformers.utils.logging import disable_default_handler, disable_progress_bar, enable_propagation
 
 from schemas.fine_tuning import Precision, Quantization
-from trainers.errors import QuantizationUnavailable, UnusableModel
+from trainers.errors import MORE_ROOM, QuantizationUnavailable, UnusableModel
+from trainers.pass_memory import is_out_of_memory
 
+THE_MODELS_FAULT = (None, errno.ENOENT)
+"""Numbers of such an OSError: transformers' own have none; all others are the disk's or the network's."""
 LONGROPE = "as LongRoPE, the model's rotary embedding, would make a row's numbers depend on longer rows beside it"
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -38,21 +43,28 @@ def load_causal_lm(
     enable_propagation()
     placed = {} if quantization is None else _quantized(DTYPES[precision], device)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        # A pair, because it is asked what it has found: the type knows the model alone.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=DTYPES[precision],
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            ignore_mismatched_sizes=True,  # and named by us
+            output_loading_info=True,
             **placed,
         )
-    except (ValueError, KeyError) as reason:
-        raise UnusableModel(f"the model cannot be loaded: {reason}") from reason
+    except (ValueError, KeyError, SafetensorError, OSError, RuntimeError) as reason:
+        if not _is_the_models_fault(reason):
+            raise
+        raise UnusableModel(f"the model cannot be loaded: {reason}{_remedy(reason)}") from reason
+    model: PreTrainedModel = loaded[0]
+    _check_weights(loaded[1]["missing_keys"], loaded[1]["mismatched_keys"])
     model.config.use_cache = False
-    loaded: PreTrainedModel = model.train(mode=False)
+    model.train(mode=False)
     if quantization is None:
-        torch.nn.Module.to(loaded, device)
-    return loaded
+        torch.nn.Module.to(model, device)
+    return model
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -65,8 +77,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise UnusableModel(
             "the model's tokenizer has no end-of-sequence token; set eos_token in its tokenizer_config.json"
         )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     loaded: PreTrainedTokenizerBase = tokenizer
     return loaded
 
@@ -94,6 +104,12 @@ def _longrope_switches(config: PreTrainedConfig) -> Iterator[int]:
     for parameters in (rope, *of_kinds_of_layers):
         if parameters.get("rope_type") == "longrope":
             yield parameters["original_max_position_embeddings"]
+
+
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """Ids below this have an embedding and a logit."""
+    tables: tuple[Any, ...] = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    return min(len(table.weight) for table in tables if table is not None)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -127,9 +143,49 @@ def _check_folder(folder: Path) -> None:
     config = folder / "config.json"
     if not config.is_file():
         raise UnusableModel("the model's folder has no config.json; correct the model's place in the registry")
-    if "auto_map" in json.loads(config.read_bytes()):
+    try:
+        settings = json.loads(config.read_bytes())
+    except ValueError as reason:
+        raise UnusableModel(f"the model's config.json is not JSON ({reason}); copy the model anew") from reason
+    if "auto_map" in settings:
         raise UnusableModel("the model needs code of its own (auto_map), which is never run; use another model")
     if not weight_files(folder):
         raise UnusableModel(
             "the model's folder has no safetensors weights; convert the model, other formats are not loaded"
+        )
+
+
+def _is_the_models_fault(reason: Exception) -> bool:
+    """Otherwise another attempt, or a smaller model, may cure it."""
+    if isinstance(reason, OSError):
+        return reason.errno in THE_MODELS_FAULT
+    return not isinstance(reason, torch.AcceleratorError) and not is_out_of_memory(reason)
+
+
+def _remedy(reason: Exception) -> str:
+    match reason:
+        case OSError() | SafetensorError():
+            return "; its files are incomplete or damaged, copy it anew"
+        case RuntimeError():
+            # Of a weight that cannot be converted transformers keeps the reason to its log, lack of memory too.
+            return f"; the run's log names the weights. Copy the model anew, or, where memory was missing, {MORE_ROOM}"
+        case _:
+            return ""
+
+
+def _check_weights(missing: Set[str], mismatched: Set[tuple[str, Sequence[int], Sequence[int]]]) -> None:
+    """What the files lack transformers makes up at random, and says so in the log alone. Tied weights are not missing.
+
+    Raises: UnusableModel.
+    """
+    if mismatched:
+        name, stored, configured = min(mismatched)
+        raise UnusableModel(
+            f"the model's weight {name} has the shape {list(stored)} in its files and {list(configured)} by its "
+            "config.json, which do not belong together; copy the model anew"
+        )
+    if missing:
+        raise UnusableModel(
+            f"the model's files lack {len(missing)} of its weights, such as {min(missing)}: it is damaged, or no "
+            "causal language model (but an encoder, or a reward model); copy it anew, or take another model"
         )

@@ -79,7 +79,9 @@ def packed_pairs_attention(
         raise NotServedPacked(_past_window(longest_row, sliding_window))
     if query_1HNE.is_cuda:
         if query_1HNE.dtype.itemsize != 2:
-            raise NotServedPacked("packed attention on a GPU computes in half precision alone")
+            raise NotServedPacked(
+                'packed attention on a GPU computes in half precision alone; set method.dpo.precision to "bf16"'
+            )
         return attend_on_cuda(query_1HNE, key_1HNE, value_1HNE, segments, scaling), None
     return attend_on_cpu(query_1HNE, key_1HNE, value_1HNE, segments, scaling), None
 

@@ -56,7 +56,7 @@ def test_a_run_in_full_precision_is_padded_and_loses_the_same(tmp_path: Path) ->
     model = save_tiny_model(tmp_path / "model")
     train(tmp_path / "cpu", model)
     train(tmp_path / "gpu", model, gpus_per_worker=1)
-    assert "half precision" in told(tmp_path / "gpu")
+    assert 'half precision alone; set method.dpo.precision to "bf16"' in told(tmp_path / "gpu")
     assert losses(tmp_path / "gpu") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-3)
 
 

@@ -1,5 +1,6 @@
 """The layout is chosen by comparison: what packing cannot serve is served padded, and says why."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +17,17 @@ from transformers import (
     Qwen2MoeConfig,
 )
 
+from tests.cramped_layout import ask_a_gpu_for_too_much, cramped
+from tests.tiny_runs import make_run
 from tests.unit.trainers.dpo.test_packed_batch import CPU, PAIRS, SIZES, make_policy
 from trainers.dpo.batch import PaddedLayout
 from trainers.dpo.layout import choose_layout
 from trainers.dpo.packed_batch import PackedLayout
+from trainers.entrypoint import run
 
 
 def test_a_llama_is_packed() -> None:
-    chosen = choose_layout(make_policy(LlamaConfig(**SIZES)), PAIRS, device=CPU, pad_token_id=0)
+    chosen = choose_layout(make_policy(LlamaConfig(**SIZES)), PAIRS, device=CPU)
     assert chosen.why_padded is None
     assert isinstance(chosen.layout, PackedLayout)
 
@@ -42,7 +46,7 @@ IN_THE_MASK_ALONE = {
 def test_a_window_that_only_the_mask_knows_is_seen_in_the_config(name: str) -> None:
     policy = make_policy(IN_THE_MASK_ALONE[name], targets=("q_proj", "v_proj"))
     assert max(pair.longest_row for pair in PAIRS) == WINDOW + 1
-    chosen = choose_layout(policy, PAIRS, device=CPU, pad_token_id=0)
+    chosen = choose_layout(policy, PAIRS, device=CPU)
     assert chosen.why_padded is not None
     assert f"window of {WINDOW}" in chosen.why_padded
 
@@ -52,7 +56,7 @@ def test_a_window_that_only_the_mask_knows_is_seen_in_the_config(name: str) -> N
 )
 def test_a_window_that_is_off_or_wide_enough_is_packed(changes: dict[str, Any]) -> None:
     policy = make_policy(Qwen2Config(**SIZES, **changes), targets=("q_proj", "v_proj"))
-    assert choose_layout(policy, PAIRS, device=CPU, pad_token_id=0).why_padded is None
+    assert choose_layout(policy, PAIRS, device=CPU).why_padded is None
 
 
 @pytest.mark.parametrize(
@@ -67,9 +71,22 @@ def test_a_window_that_is_off_or_wide_enough_is_packed(changes: dict[str, Any]) 
 def test_what_packing_cannot_serve_is_padded_and_says_why(config: PretrainedConfig, why: str) -> None:
     # PEFT refuses Mamba's out_proj, which "all-linear" would name.
     policy = make_policy(config, targets=("in_proj", "x_proj") if config.model_type == "mamba" else "all-linear")
-    chosen = choose_layout(policy, PAIRS, device=CPU, pad_token_id=0)
+    chosen = choose_layout(policy, PAIRS, device=CPU)
     assert isinstance(chosen.layout, PaddedLayout)
     assert chosen.why_padded
     assert why in chosen.why_padded
     with torch.no_grad():
         assert chosen.layout.states(PAIRS).log_probs()[0].isfinite().all()
+
+
+def test_a_model_that_leaves_no_room_for_two_short_pairs_is_told_to_be_too_large(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "run", tiny_model)
+    monkeypatch.setattr(PackedLayout, "states", cramped(0, allocate=ask_a_gpu_for_too_much, counts_all=True))
+    outcome = run(str(tmp_path / "run"))
+    assert outcome is not None
+    assert outcome.error is not None
+    assert (outcome.error.code, outcome.error.param) == ("not_enough_memory", "model")
+    for remedy in ('precision to "bf16"', 'quantization to "nf4"', "resources.gpus", "take a smaller model"):
+        assert remedy in outcome.error.message

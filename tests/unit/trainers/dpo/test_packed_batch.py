@@ -103,7 +103,7 @@ def gradients_of(
 @pytest.mark.parametrize("name", CONFIGS)
 def test_packed_pairs_score_and_learn_as_padded_ones(name: str) -> None:
     policy = make_policy(CONFIGS[name])
-    expected = gradients_of(policy, PaddedLayout(policy, CPU, pad_token_id=0), PAIRS)
+    expected = gradients_of(policy, PaddedLayout(policy, CPU), PAIRS)
     fuse_lora_layers(policy.model)
     packed = gradients_of(policy, PackedLayout(policy, CPU, longest_row=24), PAIRS)
     for ours, theirs in zip(packed, expected, strict=True):
@@ -125,7 +125,7 @@ def drawn_pairs(draw: st.DrawFn) -> list[PairTokens]:
 @given(pairs=drawn_pairs())
 def test_lengths_of_any_kind_give_the_padded_log_probs(pairs: list[PairTokens]) -> None:
     with torch.no_grad():
-        expected = PaddedLayout(LLAMA, CPU, pad_token_id=0).states(pairs)
+        expected = PaddedLayout(LLAMA, CPU).states(pairs)
         packed = PackedLayout(LLAMA, CPU, longest_row=36).states(pairs)
     assert packed.lengths.tolist() == expected.lengths.tolist()
     torch.testing.assert_close(packed.log_probs()[0], expected.log_probs()[0], rtol=1e-4, atol=1e-5)
@@ -138,7 +138,7 @@ def test_no_budget_and_no_number_of_workers_changes_the_gradient(
     pairs: list[PairTokens], token_budget: int, workers: int
 ) -> None:
     """The sum over all workers' packed passes is the padded gradient of all pairs at once."""
-    expected = sum_of_margins(PaddedLayout(LLAMA, CPU, pad_token_id=0), [pairs])
+    expected = sum_of_margins(PaddedLayout(LLAMA, CPU), [pairs])
     passes = [
         [pairs[index] for index in indices]
         for rank in range(workers)

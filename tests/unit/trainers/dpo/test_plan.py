@@ -78,7 +78,7 @@ def test_padded_passes_keep_to_the_budget_with_all_that_is_padded(lengths: list[
     passes = micro_batches(range(len(pairs)), pairs, token_budget=token_budget, pads=True)
     assert [index for part in passes for index in part] == list(range(len(pairs)))
     for part in passes:
-        batch = pad_pairs([pairs[index] for index in part], pad_token_id=0)
+        batch = pad_pairs([pairs[index] for index in part])
         sides = [batch.chosen.token_ids_BT, batch.rejected.token_ids_BT]
         assert len(part) == 1 or all(side.numel() <= token_budget for side in sides)
 

@@ -60,7 +60,7 @@ def naive_pair(policy: Policy, pair: PairTokens) -> tuple[torch.Tensor, torch.Te
 
 
 def layout(name: str, policy: Policy) -> Layout:
-    return PackedLayout(policy, CPU, longest_row=24) if name == "packed" else PaddedLayout(policy, CPU, 0)
+    return PackedLayout(policy, CPU, longest_row=24) if name == "packed" else PaddedLayout(policy, CPU)
 
 
 @pytest.mark.parametrize("name", ["padded", "packed"])

@@ -4,19 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cramped_layout import ask_a_gpu_for_too_much, ask_the_host_for_too_much, cramped
 from tests.tiny_runs import DPO, losses, make_run, preference_rows, read_events, write_preferences
 from tests.unit.trainers.dpo.test_plan import LENGTHS, pairs_of
-from trainers.distributed import Workers
 from trainers.dpo.packed_batch import PackedLayout
 from trainers.dpo.plan import micro_batches, shard
 from trainers.dpo.token_budget import lower_budget
 from trainers.entrypoint import run
-from trainers.pass_memory import RanOutOfMemory, all_fit
 
 ROOM = 40
 """Tokens: more than the longest of the runs' pairs has, less than two of them have."""
@@ -61,7 +58,9 @@ def test_a_pair_that_does_not_fit_alone_ends_the_job_with_what_to_lower(
     assert outcome.error is not None
     assert outcome.error.code == "not_enough_memory"
     assert "at step 1" in outcome.error.message
-    assert "Lower max_length" in outcome.error.message
+    assert outcome.error.param == "method.dpo.hyperparameters.max_length"
+    for remedy in ("Lower max_length", 'precision to "bf16"', 'quantization to "nf4"', "resources.gpus", "sharding"):
+        assert remedy in outcome.error.message
 
 
 @settings(deadline=None)
@@ -80,12 +79,4 @@ def test_a_lower_budget_cuts_further_or_there_is_none(
         assert len(passes(token_budget)) == len(pairs)
     else:
         assert lower < token_budget
-        assert passes(lower) != passes(token_budget)
-
-
-def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
-    alone = Workers(0, 1, torch.device("cpu"))
-    with pytest.raises(RuntimeError, match="shapes"), all_fit(alone):
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-    with pytest.raises(RanOutOfMemory), all_fit(alone):
-        raise MemoryError
+        assert passes(lower) != passes(token_budget)  # some pass is smaller; there may be as many

@@ -94,7 +94,7 @@ def _moved_policy(dropout: float) -> Policy:
 
 def make_objective(changes: dict[str, Any], *, packed: bool = True, dropout: float = 0.0) -> Objective:
     policy = moved_policy(dropout=dropout)
-    layout = PackedLayout(policy, CPU, longest_row=24) if packed else PaddedLayout(policy, CPU, 0)
+    layout = PackedLayout(policy, CPU, longest_row=24) if packed else PaddedLayout(policy, CPU)
     dpo = DpoParameters.model_validate(DPO.model_dump() | changes)
     return Objective(policy, layout, dpo, CPU)
 

@@ -1,16 +1,29 @@
-"""What a base model says of itself before it trains."""
+"""A base is loaded whole or not at all: what its files lack is not made up; and what it says of its length."""
 
+import errno
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Phi3Config
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForMaskedLM,
+    LlamaForSequenceClassification,
+    Phi3Config,
+)
 
-from tests.tiny_model import tiny_llama, tiny_tokenizer
+from tests.tiny_model import save_tiny_model, tiny_llama, tiny_tokenizer
 from tests.tiny_runs import LORA, make_run, read_events
 from trainers.entrypoint import run
-from trainers.models.causal_lm import longest_sequence
+from trainers.errors import UnusableModel
+from trainers.models.causal_lm import load_causal_lm, longest_sequence, vocabulary_size
 
+CPU = torch.device("cpu")
+WEIGHTS = "model.safetensors"
 SWITCH = 64
 """Tokens past which the model turns all positions of a pass otherwise."""
 LONGROPE = {
@@ -31,6 +44,100 @@ PHI = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+
+
+def load(folder: Path) -> Any:
+    return load_causal_lm(folder, precision="fp32", device=CPU)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_tiny_model(tmp_path / "model")
+
+
+def without_a_weight(model: Path) -> None:
+    weights = load_file(model / WEIGHTS)
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
+
+
+def with_a_weight_of_another_shape(model: Path) -> None:
+    weights = load_file(model / WEIGHTS)
+    weights["model.layers.0.self_attn.q_proj.weight"] = torch.zeros(16, 32)
+    save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
+
+
+def cut_in_half(model: Path) -> None:
+    content = (model / WEIGHTS).read_bytes()
+    (model / WEIGHTS).write_bytes(content[: len(content) // 2])
+
+
+def without_a_file_of_its_index(model: Path) -> None:
+    (model / WEIGHTS).rename(model / "model-00001-of-00002.safetensors")
+    places = {
+        "model.norm.weight": "model-00001-of-00002.safetensors",
+        "lm_head.weight": "model-00002-of-00002.safetensors",
+    }
+    index = {"metadata": {}, "weight_map": places}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def with_half_a_config(model: Path) -> None:
+    (model / "config.json").write_text('{"model_type": "lla')
+
+
+def made_a_reward_model(model: Path) -> None:
+    tiny = tiny_llama()
+    LlamaForSequenceClassification(tiny.config).save_pretrained(model)
+
+
+def made_an_encoder(model: Path) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertForMaskedLM(BertConfig(vocab_size=320, **sizes)).bert.save_pretrained(model)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (without_a_weight, r"lack 1 of its weights, such as model\.layers\.1\.mlp\.up_proj\.weight.* copy it anew"),
+        (with_a_weight_of_another_shape, r"q_proj\.weight has the shape \[16, 32\] in its files and \[32, 32\] by its"),
+        (cut_in_half, "cannot be loaded: .* copy it anew"),
+        (without_a_file_of_its_index, "cannot be loaded: .*00002-of-00002.* copy it anew"),
+        (with_half_a_config, r"config\.json is not JSON .* copy the model anew"),
+        (made_a_reward_model, r"such as lm_head\.weight.*a reward model"),
+        (made_an_encoder, "an encoder.* take another model"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_base_that_is_not_whole_is_refused(model: Path, damage: Any, told: str) -> None:
+    damage(model)
+    with pytest.raises(UnusableModel, match=told):
+        load(model)
+
+
+def test_a_run_on_a_damaged_base_fails_for_good(tmp_path: Path, model: Path) -> None:
+    without_a_weight(model)
+    make_run(tmp_path / "run", model)
+    outcome = run(str(tmp_path / "run"))
+    assert outcome is not None
+    assert outcome.error is not None
+    assert (outcome.error.code, outcome.error.param) == ("model_not_usable", "model")
+
+
+def test_a_tied_head_is_not_missed(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "tied", architecture="qwen3")
+    assert "lm_head.weight" not in load_file(folder / WEIGHTS)
+    assert vocabulary_size(load(folder)) == len(tiny_tokenizer())
+
+
+def test_a_disk_that_fails_is_not_the_models_fault(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        load(model)
 
 
 def test_a_model_is_as_long_as_its_positions() -> None:

@@ -33,7 +33,7 @@ OPT = {
 def gradients(policy: Policy, layout: str) -> tuple[list[torch.Tensor], int]:
     """Of all completions' log-probs, and the bytes that autograd kept for them."""
     policy.model.zero_grad()
-    laid_out = PackedLayout(policy, CPU, longest_row=24) if layout == "packed" else PaddedLayout(policy, CPU, 0)
+    laid_out = PackedLayout(policy, CPU, longest_row=24) if layout == "packed" else PaddedLayout(policy, CPU)
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
