@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from schemas.base import Record
+from schemas.fine_tuning import Quantization
 from schemas.run_record import EvaluationMetrics, StepMetrics, StoredFile
 from schemas.run_spec import AdapterSource, DpoParameters, LoraParameters, PreferenceFile, RunSpec, SftParameters
 
@@ -32,6 +33,12 @@ class Passport(Record):
     spec_sha256: str
     seed: int
     precision: str
+    quantization: Quantization | None
+    """Of the frozen base; null: none."""
+    gpu_kernels: str | None
+    """Whose computed what lies between a GPU's products, with the version; null: transformers' own."""
+    max_length: int
+    """Where the model reads less than `dpo.max_length`, what it reads."""
     dpo: DpoParameters
     lora: LoraParameters
     workers: int
@@ -46,11 +53,13 @@ class Passport(Record):
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """What was hashed on the way."""
+    """What was found out on the way."""
 
     spec_sha256: str
     base_weights: tuple[StoredFile, ...]
     adapter: StoredFile
+    max_length: int
+    gpu_kernels: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,9 @@ def passport(spec: RunSpec, lineage: Lineage, delivered: Delivered, last: StepMe
         spec_sha256=lineage.spec_sha256,
         seed=spec.seed,
         precision=spec.precision,
+        quantization=spec.quantization,
+        gpu_kernels=lineage.gpu_kernels,
+        max_length=lineage.max_length,
         dpo=spec.dpo,
         lora=spec.lora,
         workers=spec.workers,
@@ -85,11 +97,15 @@ def passport(spec: RunSpec, lineage: Lineage, delivered: Delivered, last: StepMe
         delivered_step=delivered.step.step,
         delivered_because=delivered.why,
         adapter=lineage.adapter,
-        libraries={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        libraries={"python": platform.python_version(), **{name: version(name) for name in _libraries(spec)}},
     )
 
 
-def model_card(spec: RunSpec, delivered: Delivered, last: StepMetrics) -> str:
+def _libraries(spec: RunSpec) -> tuple[str, ...]:
+    return LIBRARIES if spec.quantization is None else (*LIBRARIES, "bitsandbytes")
+
+
+def model_card(spec: RunSpec, delivered: Delivered, last: StepMetrics, *, max_length: int) -> str:
     dpo, lora = spec.dpo, spec.lora
     return CARD.format(
         base=spec.model.id,
@@ -100,7 +116,7 @@ def model_card(spec: RunSpec, delivered: Delivered, last: StepMetrics) -> str:
         rate=dpo.learning_rate,
         epochs=dpo.n_epochs,
         batch=dpo.batch_size,
-        length=dpo.max_length,
+        length=max_length,
         r=lora.r,
         alpha=lora.alpha,
         variant="".join(f", {name}" for name, on in (("rsLoRA", lora.use_rslora), ("DoRA", lora.use_dora)) if on),

@@ -50,9 +50,11 @@ def write_adapter(folder: RunFolder, files: Mapping[str, bytes], *, weights: Sto
 
 
 def tokenizer_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, bytes]:
+    """Return what an adapter carries of its tokenizer; of several chat templates all but one lie in a folder."""
     with TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+        paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def _archive(files: Mapping[str, bytes]) -> bytes:

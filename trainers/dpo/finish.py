@@ -12,7 +12,7 @@ from trainers.dpo.prepare import Prepared
 from trainers.dpo.progress import HistoryEntry, Progress, adapter_bytes, adapter_files
 from trainers.model_card import Delivered, Lineage, model_card, passport
 from trainers.models.lora import ADAPTER_WEIGHTS, Policy
-from trainers.results import Results, tokenizer_files, write_adapter, write_metrics_csv
+from trainers.results import Results, write_adapter, write_metrics_csv
 from trainers.run_folder import RunFolder
 
 
@@ -46,11 +46,17 @@ def write_results(
     """Write adapter, archive and metrics; the same again when a killed run comes back to it."""
     csv = write_metrics_csv(folder, [(entry.step, entry.evaluation) for entry in progress.history])
     policy = prepared.objective.policy
-    files = tokenizer_files(prepared.tokenizer) | adapter_files(policy, chosen.weights, base_model=spec.model.id)
+    files = prepared.tokenizer_files | adapter_files(policy, chosen.weights, base_model=spec.model.id)
     weights = stored_file(ADAPTER_WEIGHTS, chosen.weights)
-    spec_sha256 = hashlib.sha256(folder.read(SPEC)).hexdigest()
-    delivered = Delivered(chosen.entry.step, chosen.entry.evaluation, chosen.why)
-    card = model_card(spec, delivered, progress.history[-1].step)
-    lineage = passport(spec, Lineage(spec_sha256, base_weights, weights), delivered, progress.history[-1].step)
-    files |= {"README.md": card.encode(), "passport.json": f"{lineage.model_dump_json(indent=2)}\n".encode()}
+    lineage = Lineage(
+        hashlib.sha256(folder.read(SPEC)).hexdigest(),
+        base_weights,
+        weights,
+        max_length=prepared.max_length,
+        gpu_kernels=prepared.gpu_kernels,
+    )
+    delivered, last = Delivered(chosen.entry.step, chosen.entry.evaluation, chosen.why), progress.history[-1].step
+    card = model_card(spec, delivered, last, max_length=prepared.max_length)
+    made_of = passport(spec, lineage, delivered, last)
+    files |= {"README.md": card.encode(), "passport.json": f"{made_of.model_dump_json(indent=2)}\n".encode()}
     return Results(write_adapter(folder, files, weights=weights), csv)

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from torch.optim import AdamW
-from transformers import PreTrainedTokenizerBase
 
 from schemas.run_record import RunEvent
 from schemas.run_spec import AdapterSource, RunSpec
@@ -28,6 +27,7 @@ from trainers.models.gpu_kernels import GpuKernels, apply_gpu_kernels
 from trainers.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, InitialAdapter, Policy, add_lora, read_adapter
 from trainers.models.memory_plan import MemoryPlan, estimate_activations, plan_memory
 from trainers.models.sharded_base import base_bytes, shard_base
+from trainers.results import tokenizer_files
 from trainers.run_folder import RunFolder, read_bytes
 
 TOKENS_A_PASS = {"cpu": 1024, "cuda": 8192}
@@ -42,7 +42,10 @@ class Prepared:
     plan: StepPlan
     pairs: list[PairTokens]
     validation: list[PairTokens]
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer_files: dict[str, bytes]
+    """Go with the adapter."""
+    max_length: int
+    """What the job asks for, or less where the model reads less."""
     tokens_a_pass: int
     """At most; see `TokenBudget`."""
     gpu_kernels: str | None
@@ -57,6 +60,7 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
     fits = partial(too_large_is_told, model_folder, spec, device=device, free_bytes=placement.free_bytes)
     with failing_together(workers):
         tokenizer = load_tokenizer(model_folder)
+        carried = tokenizer_files(tokenizer)  # now: what cannot be saved is no surprise at the end of days
         with fits():
             base = load_causal_lm(
                 model_folder, precision=spec.precision, device=placement.load_to, quantization=spec.quantization
@@ -99,7 +103,8 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
         plan,
         data.training,
         data.validation,
-        tokenizer,
+        carried,
+        max_length,
         memory.tokens_a_pass,
         kernels.name,
         opening,
