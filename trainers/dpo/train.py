@@ -18,9 +18,9 @@ from trainers.dpo.reference import ReferenceTable
 from trainers.dpo.reference_cache import hash_pairs
 from trainers.dpo.shared_reference import SharedReference
 from trainers.dpo.token_budget import TokenBudget
-from trainers.errors import ReferenceContractBroken, RunStopped
+from trainers.errors import NonFiniteLoss, ReferenceContractBroken, RunStopped
 from trainers.events import EventLog, message, warning
-from trainers.metrics import evaluation_metrics
+from trainers.metrics import are_finite, evaluation_metrics
 from trainers.models.lora import ADAPTER_WEIGHTS
 from trainers.run_folder import RunFolder
 from trainers.stop_signal import StopRequested, StopSignal
@@ -129,6 +129,11 @@ class TrainingLoop:
             pairs,
             during=f"evaluating after step {step}",
         )
+        if not are_finite(sums):
+            raise NonFiniteLoss(
+                f"validation_file: the evaluation after step {step} gives numbers that are not finite. Lower the "
+                "learning rate or look at the rows of the validation file; the checkpoints before this step are kept"
+            )
         return evaluation_metrics(sums, step=step, total_steps=total)
 
     def _is_checkpoint_due(self, step: int) -> bool:
