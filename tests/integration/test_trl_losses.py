@@ -87,7 +87,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     load_adapter(trainer, policy.adapter_weights())
     fuse_lora_layers(policy.model)
     pairs = [pair_of(row, line) for line, row in enumerate(rows, 1)]
-    layout = choose_layout(policy, pairs, device=CPU, pad_token_id=0).layout
+    layout = choose_layout(policy, pairs, device=CPU).layout
     assert isinstance(layout, PackedLayout)
     return BothSides(trainer, policy, layout, pairs, trainer.data_collator(rows))
 
@@ -143,7 +143,8 @@ def ours(both: BothSides, options: dict[str, Any]) -> tuple[PairSums, Weights]:
     both.policy.model.zero_grad()
     passes = [[0, 3, 5], [1, 2], [4, 6, 7]]
     sums = accumulate(objective, passes, both.pairs, ReferenceTable(BATCH), step=range(BATCH))
-    named = {file_name(name): parameter for name, parameter in both.policy.named_parameters().items()}
+    learning = both.policy.model.named_parameters()
+    named = {file_name(name): parameter for name, parameter in learning if parameter.requires_grad}
     return from_vector(sums.tolist()), gradients_of(named)
 
 

@@ -1,23 +1,10 @@
 """Log-probabilities of tokens and of whole completions; pure, reduced in float32.
 
-B = pairs, T = tokens, S = T - 1 predicted positions, V = vocabulary, N = completion tokens of many sides, end to end.
+V = vocabulary, N = completion tokens of many sides, end to end.
 """
 
 import torch
 from torch import Tensor
-
-
-def completion_log_probs(logits_BTV: Tensor, token_ids_BT: Tensor, completion_mask_BT: Tensor) -> Tensor:
-    """Sum log p(token) over each completion; position t predicts token t + 1.
-
-    Returns: (B,) float32, in nats, not length-normalised.
-    Raises: ValueError when a row has no completion token left after the shift.
-    """
-    mask_BS = completion_mask_BT[:, 1:]
-    if not mask_BS.any(dim=1).all():
-        raise ValueError("a row has no completion token after the shift; drop the pair")
-    log_probs_BS, _ = token_log_probs(logits_BTV[:, :-1], token_ids_BT[:, 1:])
-    return (log_probs_BS * mask_BS).sum(dim=1)
 
 
 def token_log_probs(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

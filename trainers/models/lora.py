@@ -76,9 +76,6 @@ class Policy:
     def parameters(self) -> list[Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def named_parameters(self) -> dict[str, Parameter]:
-        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-
     def causal_lm(self) -> PreTrainedModel:
         """The base model with the adapter's layers in it."""
         return cast(PreTrainedModel, self.model.get_base_model())
