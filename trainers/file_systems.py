@@ -25,6 +25,11 @@ OUTAGE = re.compile(
     r"|HTTP status 5\d\d"
 )
 """What pyarrow says of a server that did not do its part; a refused key or a missing bucket stays what it is."""
+REFUSAL = re.compile(r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH)|HTTP status 40[013]")
+CREDENTIALS_HINT = (
+    "the trainer's machine comes to the bucket with AWS credentials of its own (AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, a profile or a role there): are there any, and are they for this bucket?"
+)
 OUTAGE_S = 300.0
 """How long a store may be away. A run that gives up is tried again by the service, which counts it."""
 FIRST_PAUSE_S = 1.0
@@ -49,6 +54,8 @@ def outlast(act: Callable[[], Result]) -> Result:
         try:
             return act()
         except OSError as error:
+            if REFUSAL.search(str(error)):
+                raise PermissionError(f"{error}; {CREDENTIALS_HINT}") from error
             if not OUTAGE.search(str(error)) or time.monotonic() + pause_s > deadline:
                 raise
             log_event(log, "store_away", level=logging.WARNING, message=str(error), again_in_s=pause_s)

@@ -6,7 +6,7 @@ from pathlib import Path
 from openai import OpenAI
 
 from tests.benchmarks.cases import Case
-from tests.integration.serving import Serve, processes_of, serving, wait_until
+from tests.integration.serving import Serve, is_over, processes_of, serving, wait_until
 
 READY = "Training on "
 """How the event begins that a run tells when its preparation is done."""
@@ -37,6 +37,7 @@ def _start(serve: Serve, client: OpenAI, file_id: str, *, workers: int) -> float
         model="bench", training_file=file_id, extra_body={"resources": {"workers": workers}}
     )
     while not any(event.message.startswith(READY) for event in client.fine_tuning.jobs.list_events(job.id).data):
+        assert not is_over(client, job), client.fine_tuning.jobs.retrieve(job.id).error
         time.sleep(POLL_S)
     seconds = time.perf_counter() - posted
     client.fine_tuning.jobs.cancel(job.id)

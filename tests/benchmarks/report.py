@@ -77,7 +77,7 @@ def draw_chart(measured: Measured, path: Path) -> None:
     left.set_title(f"One epoch of {measured.pairs} pairs (median; dots: rounds)", fontsize=10)
     lengths = _lengths(measured)
     for label, key, colour in (
-        ("TRL, tuned", "TRL, training s", "#9aa5b1"),
+        ("TRL, tuned, precomputed, one pair a pass", "TRL, training s", "#9aa5b1"),
         ("dpo-service", "ours, cached_epoch_s", "#1f6feb"),
     ):
         right.plot(
