@@ -9,7 +9,7 @@ from tests.integration.watched import Watched, watched
 from tests.tiny_model import save_tiny_model
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # idle, one takes a tenth of a core from all that follows
 def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRay]:
     with running_ray(tmp_path_factory.mktemp("ray")) as ray:
         yield ray

@@ -45,7 +45,7 @@ def test_requests_get_a_503_until_it_is_back(tmp_path: Path, server: PostgresSer
         assert httpx2.get(f"{api.url}/livez").status_code == 200
         server.start()
         assert client.files.retrieve(file.id).id == file.id
-        assert httpx2.get(f"{api.url}/readyz").status_code == 200
+        wait_until(lambda: httpx2.get(f"{api.url}/readyz").status_code == 200)  # what was found is told for a second
 
 
 def test_the_dispatcher_waits_and_goes_on(tmp_path: Path, server: PostgresServer) -> None:
