@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,23 +62,22 @@ class ProjectAccess:
 def running_server(
     folder: Path, *, readiness: Mapping[str, ReadinessCheck] | None = None, database_url: str | None = None
 ) -> Iterator[Server]:
-    database = Database(database_url or new_sqlite_url(folder / "dpo.sqlite3"))
     store = FolderStore(folder / "objects")
-    app = create_app(
-        database=database,
-        store=store,
-        registry=REGISTRY,
-        signer=SIGNER,
-        poster=POSTER,
-        readiness=readiness,
-        max_file_bytes=MAX_FILE_BYTES,
-        prices=PRICES,
-    )
-    with listening(http_server(app)) as port:
-        url = f"http://127.0.0.1:{port}"
-        with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as anonymous:
-            yield Server(url, port, database, store, folder / "objects", anonymous)
-    database.close()
+    with closing(Database(database_url or new_sqlite_url(folder / "dpo.sqlite3"))) as database:
+        app = create_app(
+            database=database,
+            store=store,
+            registry=REGISTRY,
+            signer=SIGNER,
+            poster=POSTER,
+            readiness=readiness,
+            max_file_bytes=MAX_FILE_BYTES,
+            prices=PRICES,
+        )
+        with listening(http_server(app)) as port:
+            url = f"http://127.0.0.1:{port}"
+            with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as anonymous:
+                yield Server(url, port, database, store, folder / "objects", anonymous)
 
 
 @contextmanager
