@@ -26,6 +26,8 @@ from trainers.dpo.step import accumulate_gradients
 from trainers.entrypoint import run
 from trainers.errors import RunStopped
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_run_leaves_everything_its_outcome_names(tmp_path: Path, tiny_model: Path) -> None:
     folder = tmp_path / "run"

@@ -18,6 +18,8 @@ from tests.unit.service.dispatcher.scripted_trainer import (
 )
 from tests.unit.service.dispatcher.world import open_world, pairs
 
+pytestmark = pytest.mark.slow
+
 
 def long_at_first(request: RunRequest) -> list[Action]:
     """The first attempt tells two steps and works on; the next goes on from the checkpoint of step 3."""

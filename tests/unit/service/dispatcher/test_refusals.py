@@ -13,6 +13,8 @@ from tests.unit.service.dispatcher.scripted_backend import ScriptedBackend
 from tests.unit.service.dispatcher.scripted_trainer import die, whole_run
 from tests.unit.service.dispatcher.world import World, open_world, pairs, with_parts
 
+pytestmark = pytest.mark.slow
+
 
 def failed(world: World, content: bytes | None = None, **fields: object) -> JobError:
     job = world.tick_until_ended(world.submit(content, **fields))
