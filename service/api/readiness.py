@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from anyio import CapacityLimiter, to_thread
+from service.api.slow_work import SlowLane
 
 ReadinessCheck = Callable[[], str | None]
 """Returns None when all is well, else what is wrong, in words that strangers may read."""
@@ -22,7 +22,7 @@ class Readiness:
 
     def __init__(self, checks: Mapping[str, ReadinessCheck]) -> None:
         self.checks = checks
-        self._limiter = CapacityLimiter(1)
+        self._lane = SlowLane()
         self._look: asyncio.Task[list[str]] | None = None
         self._fresh_until = 0.0
 
@@ -37,7 +37,7 @@ class Readiness:
 
     async def _look_now(self) -> list[str]:
         try:
-            return await to_thread.run_sync(self._check_all, limiter=self._limiter)
+            return await self._lane.run(self._check_all)
         finally:
             self._fresh_until = time.monotonic() + FRESH_S
 

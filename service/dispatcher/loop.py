@@ -97,14 +97,15 @@ class Dispatcher:
             return runs.list_open(self._context.dispatcher_id, unsubmitted_alone=unsubmitted_alone)
 
     def _reconcile(self, runs: list[OpenRun]) -> None:
-        to_launch = [each for each in runs if is_to_launch(self._context, each)]
-        launched_apart = {each.run.id for each in to_launch}
+        to_launch = []
         for each in runs:
             if self._stop.is_set():
                 return
-            if each.run.id not in launched_apart:
+            if is_to_launch(self._context, each):
+                to_launch.append(each.run)
+            else:
                 self._attempt_job(JobId(each.job.id), partial(reconcile_run, self._context, each.job, each.run))
-        self._launch([each.run for each in to_launch])
+        self._launch(to_launch)
 
     def _claim_all(self) -> None:
         while not self._stop.is_set() and claim_jobs(self._context):

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from service.webhooks.signing import WebhookSigner
 from tests.sqlite import new_sqlite_url
 
 MAX_FILE_BYTES = 2_000_000
+START_POLL_S = 0.01
 SIGNER = WebhookSigner(b"the webhook key of the tests")
 POSTER = WebhookPoster(allows_loopback=True)
 PRICES = Prices(currency="eur", gpu_hour=3.6, million_tokens=2.0, gib_month=0.73)
@@ -60,7 +62,11 @@ class ProjectAccess:
 
 @contextmanager
 def running_server(
-    folder: Path, *, readiness: Mapping[str, ReadinessCheck] | None = None, database_url: str | None = None
+    folder: Path,
+    *,
+    readiness: Mapping[str, ReadinessCheck] | None = None,
+    database_url: str | None = None,
+    max_file_bytes: int = MAX_FILE_BYTES,
 ) -> Iterator[Server]:
     store = FolderStore(folder / "objects")
     with closing(Database(database_url or new_sqlite_url(folder / "dpo.sqlite3"))) as database:
@@ -71,7 +77,7 @@ def running_server(
             signer=SIGNER,
             poster=POSTER,
             readiness=readiness,
-            max_file_bytes=MAX_FILE_BYTES,
+            max_file_bytes=max_file_bytes,
             prices=PRICES,
         )
         with listening(http_server(app)) as port:
@@ -87,6 +93,8 @@ def listening(server: uvicorn.Server) -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
+        while not server.started:
+            time.sleep(START_POLL_S)
         try:
             yield listener.getsockname()[1]
         finally:

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 
 from service.serve.http_protocol import MAX_HEAD_BYTES
 from service.serve.http_server import http_server
+from tests.contract.server import listening
 
 pytestmark = pytest.mark.slow
 
@@ -26,16 +27,8 @@ def port() -> Iterator[int]:
     async def count(request: Request) -> int:
         return len(await request.body())
 
-    server = http_server(app)
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.bind(("127.0.0.1", 0))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join()
+    with listening(http_server(app)) as port:
+        yield port
 
 
 def answer_of(port: int, *parts: bytes) -> bytes:
