@@ -3,6 +3,8 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 INSTALLED := .venv/.installed
+# Where an image forbids Python to keep what it compiles, every process would compile all of ours again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo serve test test-fast lint bench bench-gpu bench-service sbom clean
 

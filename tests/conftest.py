@@ -1,5 +1,6 @@
 """The real servers that tests ask for, each started with the first test that does: PostgreSQL and S3."""
 
+import gc
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -9,6 +10,13 @@ import structlog
 from tests.buckets import Bucket
 from tests.postgres import PostgresDatabases, postgres_databases
 from tests.swift_server import S3Server, swift_server
+
+gc.disable()  # collecting tests is mostly importing, and a quarter of that collecting garbage that is none
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests import swift_cache
+
+ROOT = Path(__file__).parents[1]
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 ACCESS_KEY = "test:tester"
@@ -111,7 +114,7 @@ def _write_configuration(folder: Path, ports: dict[str, int], secret: str) -> No
         f"[filter:tempauth]\nuse = egg:swift#tempauth\nuser_test_tester = {secret} .admin\n"
         f"[filter:s3api]\nuse = egg:swift#s3api\nlocation = {REGION}\nmin_segment_size = 1\n"
         "[filter:versioned_writes]\nuse = egg:swift#versioned_writes\nallow_versioned_writes = true\n"
-        "[filter:cache]\nuse = egg:swift#memcache\nmemcache_servers = 127.0.0.1:1\n" + filters
+        f"[filter:cache]\npaste.filter_factory = {swift_cache.__name__}:{swift_cache.filter_factory.__name__}\n" + filters
     )
 
 
@@ -133,7 +136,10 @@ def _make_rings(folder: Path, ports: dict[str, int]) -> None:
 def _running(folder: Path, server: str) -> Iterator[None]:
     with (folder / f"{server}.log").open("wb") as log:
         process = subprocess.Popen(
-            [*_command(f"swift-{server}-server"), str(folder / f"{server}-server.conf")], stdout=log, stderr=log
+            [*_command(f"swift-{server}-server"), str(folder / f"{server}-server.conf")],
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
     try:
         yield
