@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # Where an image forbids Python to keep what it compiles, every process would compile all of ours again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo serve test test-fast lint bench bench-gpu bench-service sbom clean
+.PHONY: install demo serve test test-fast fast-contract fast-service fast-trainers lint bench bench-gpu bench-service sbom clean
 
 install: $(INSTALLED)
 
@@ -29,7 +29,19 @@ test: $(INSTALLED)
 	$(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests/integration tests/simulation tests/e2e tests/contract tests/unit
 
 test-fast: $(INSTALLED)
-	$(PY) -m pytest -n 2 --dist loadscope tests/unit tests/contract -m "not slow" -k "not postgresql and not s3"
+	@# Three at once, each of which imports its own world alone.
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target fast-contract fast-service fast-trainers
+
+FAST := $(PY) -m pytest -m "not slow" -k "not postgresql and not s3"
+
+fast-contract:
+	@$(FAST) tests/contract
+
+fast-service:
+	@$(FAST) tests/unit/service
+
+fast-trainers:
+	@$(FAST) tests/unit/trainers tests/unit/schemas
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

@@ -114,7 +114,8 @@ def _write_configuration(folder: Path, ports: dict[str, int], secret: str) -> No
         f"[filter:tempauth]\nuse = egg:swift#tempauth\nuser_test_tester = {secret} .admin\n"
         f"[filter:s3api]\nuse = egg:swift#s3api\nlocation = {REGION}\nmin_segment_size = 1\n"
         "[filter:versioned_writes]\nuse = egg:swift#versioned_writes\nallow_versioned_writes = true\n"
-        f"[filter:cache]\npaste.filter_factory = {swift_cache.__name__}:{swift_cache.filter_factory.__name__}\n" + filters
+        f"[filter:cache]\npaste.filter_factory = {swift_cache.__name__}:{swift_cache.filter_factory.__name__}\n"
+        + filters
     )
 
 

@@ -169,6 +169,7 @@ def good_job(client: OpenAI) -> dict[str, Any]:
     return {"model": "tiny-llama", "training_file": upload(client)}
 
 
+@pytest.mark.slow  # as many as there are
 @pytest.mark.parametrize(("change", "param", "told"), BAD_JOBS, ids=[f"{p}: {t}" for _, p, t in BAD_JOBS])
 def test_a_bad_job_is_refused(
     client: OpenAI, http: httpx2.Client, good_job: dict[str, Any], change: dict[str, Any], param: str, told: str

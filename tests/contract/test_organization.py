@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import islice
 
 import httpx2
 import openai
@@ -60,9 +61,8 @@ def test_a_project_from_its_creation_to_its_archive(organization: Organization, 
 
 def test_projects_come_in_pages(organization: Organization) -> None:
     made = [organization.projects.create(name=f"p{n}").id for n in range(5)]
-    listed = [project.id for project in organization.projects.list(limit=2)]
-    assert listed[:5] == made[::-1]
-    assert len(listed) == len(set(listed))
+    listed = [project.id for project in islice(organization.projects.list(limit=2), 5)]
+    assert listed == made[::-1]
 
 
 def test_a_service_account_works_in_its_own_project_alone(organization: Organization, server: Server) -> None:

@@ -159,6 +159,7 @@ def test_a_span_that_is_none_is_refused(organization: Organization, query: dict[
     assert raised.value.param == param
 
 
+@pytest.mark.slow  # as many projects as the server has
 def test_stored_bytes_are_measured_for_each_project(admin_http: httpx2.Client, server: Server) -> None:
     project = new_project(server.database)
     upload(openai_client(server, project), content=b'{"prompt": "Hi", "chosen": "Hello!", "rejected": "No."}\n')
@@ -167,6 +168,7 @@ def test_stored_bytes_are_measured_for_each_project(admin_http: httpx2.Client, s
     assert [result["stored_bytes"] for result in bucket["results"]] == [56]
 
 
+@pytest.mark.slow  # as many projects as the server has
 def test_processes_that_measure_at_once_wait_for_each_other(admin_http: httpx2.Client, server: Server) -> None:
     project = new_project(server.database)
     upload(openai_client(server, project), content=b'{"prompt": "Hi", "chosen": "Hello!", "rejected": "No."}\n')

@@ -36,6 +36,7 @@ def test_rows_can_be_read_after_their_transaction(database: Database, project_id
     assert job.created_at == NOW
 
 
+@pytest.mark.slow  # starts PostgreSQL
 def test_a_connection_that_broke_while_it_was_idle_is_replaced_unseen(
     postgres: PostgresDatabases, monkeypatch: pytest.MonkeyPatch
 ) -> None:

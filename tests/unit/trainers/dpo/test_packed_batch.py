@@ -132,6 +132,7 @@ def test_lengths_of_any_kind_give_the_padded_log_probs(pairs: list[PairTokens]) 
     torch.testing.assert_close(packed.logits(0, 7), expected.logits(0, 7), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(pairs=drawn_pairs(), token_budget=st.integers(1, 120), workers=st.integers(1, 3))
 def test_no_budget_and_no_number_of_workers_changes_the_gradient(
