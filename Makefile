@@ -25,8 +25,8 @@ serve: $(INSTALLED)
 	$(PY) -m service.cli serve
 
 test: $(INSTALLED)
-	@# Whole modules to each of two workers, the long ones first, so that both end together.
-	$(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests/integration tests/simulation tests/e2e tests/contract tests/unit
+	@# Whole modules to each worker, the long ones first, so that all end together; three on two cores, for the waits.
+	$(PY) -m pytest -n 3 --dist loadscope --no-loadscope-reorder tests/integration tests/simulation tests/e2e tests/contract tests/unit
 
 test-fast: $(INSTALLED)
 	@# Three at once, each of which imports its own world alone.

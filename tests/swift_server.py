@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests import swift_cache
-
 ROOT = Path(__file__).parents[1]
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
@@ -114,8 +112,7 @@ def _write_configuration(folder: Path, ports: dict[str, int], secret: str) -> No
         f"[filter:tempauth]\nuse = egg:swift#tempauth\nuser_test_tester = {secret} .admin\n"
         f"[filter:s3api]\nuse = egg:swift#s3api\nlocation = {REGION}\nmin_segment_size = 1\n"
         "[filter:versioned_writes]\nuse = egg:swift#versioned_writes\nallow_versioned_writes = true\n"
-        f"[filter:cache]\npaste.filter_factory = {swift_cache.__name__}:{swift_cache.filter_factory.__name__}\n"
-        + filters
+        "[filter:cache]\npaste.filter_factory = tests.swift_cache:filter_factory\n" + filters
     )
 
 

@@ -130,7 +130,7 @@ def messages_of(client: OpenAI, job: FineTuningJob) -> list[str]:
 
 
 def newest_checkpoint(data_dir: Path, run_id: str) -> int:
-    """The step of the run's last one that is whole."""
+    """The step of the last one that is whole; `*` in the id stands for any of a job's runs."""
     manifests = data_dir.rglob(f"{run_id}/checkpoints/*/manifest.json")
     return max(int(path.parent.name.removeprefix("step-")) for path in manifests)
 

@@ -33,7 +33,7 @@ from tests.unit.service.dispatcher.world import ENTRY, MODEL, pairs
 
 DISPATCHERS = 4
 PROJECTS = 5
-JOBS = 120
+JOBS = 60
 GPUS = 16
 MAX_RUNNING = 2
 """Of the first project."""

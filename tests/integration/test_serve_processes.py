@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from openai.types.fine_tuning import FineTuningJob
 
 from tests.integration.serving import (
     PAIRS,
@@ -41,41 +40,26 @@ def serve(tmp_path_factory: pytest.TempPathFactory, models_file: Path) -> Iterat
 
 
 def test_a_service_that_ends_in_the_middle_goes_on_at_its_next_start(tmp_path: Path, models_file: Path) -> None:
-    """By each signal, at a later step of the same job each time."""
-    job: FineTuningJob | None = None
-    for number, step in ((signal.SIGTERM, 6), (signal.SIGINT, STEPS // 4), (signal.SIGKILL, STEPS // 2)):
-        with serving(tmp_path / "data", models_file, *PROCESSES) as ended_early:
+    """By each signal, at a later step of the same job each time; by SIGKILL when the job has just been paused."""
+    data, job = tmp_path / "data", None
+    for number, step in ((signal.SIGTERM, 6), (signal.SIGINT, STEPS // 4)):
+        with serving(data, models_file, *PROCESSES) as ended_early:
             client = ended_early.client()
             job = job or create_job(client, epochs=EPOCHS)
             wait_for_step(client, job, step)
-            code = ended_early.stop(number)
-            assert code == (-number if number is signal.SIGKILL else 0), ended_early.output
+            assert ended_early.stop(number) == 0, ended_early.output
             assert "Traceback" not in ended_early.output
-            if number is not signal.SIGKILL:
-                assert processes_of(tmp_path / "data") == []
+            assert processes_of(data) == []
     assert job is not None
-    with serving(tmp_path / "data", models_file, *PROCESSES) as last:
-        client = last.client()
-        ended = wait_for_end(client, job)
-        assert ended.status == "succeeded", ended.error
-        assert steps_of(client, job) == list(range(1, STEPS + 1))
-        assert len(set(messages_of(client, job))) == len(messages_of(client, job))
-        assert not any("was lost" in message for message in messages_of(client, job))
-
-
-def test_a_job_paused_in_the_middle_goes_on_where_it_stopped_though_the_service_was_killed(
-    tmp_path: Path, models_file: Path
-) -> None:
-    with serving(tmp_path / "data", models_file, *PROCESSES) as first, ExitStack() as stack:
-        client = first.client()
-        job = create_job(client, epochs=EPOCHS)
-        wait_for_step(client, job, 6)
-        with suspended(processes_of(tmp_path / "data", command=TRAINERS)):
+    with serving(data, models_file, *PROCESSES) as killed, ExitStack() as stack:
+        client = killed.client()
+        wait_for_step(client, job, STEPS // 2)
+        with suspended(processes_of(data, command=TRAINERS)):
             assert client.fine_tuning.jobs.pause(job.id).status == "paused"
-            first.stop(signal.SIGKILL)
-            client = stack.enter_context(serving(tmp_path / "data", models_file, *PROCESSES)).client()
-        wait_until(lambda: processes_of(tmp_path / "data", command=TRAINERS) == [])
-        wait_until(lambda: last_step(client, job) == newest_checkpoint(tmp_path / "data", f"{job.id}-1"))
+            killed.stop(signal.SIGKILL)
+            client = stack.enter_context(serving(data, models_file, *PROCESSES)).client()
+        wait_until(lambda: processes_of(data, command=TRAINERS) == [])
+        wait_until(lambda: last_step(client, job) == newest_checkpoint(data, f"{job.id}-*"))
         stopped_after = last_step(client, job)
         assert stopped_after < STEPS
         assert client.fine_tuning.jobs.retrieve(job.id).status == "paused"
@@ -84,6 +68,8 @@ def test_a_job_paused_in_the_middle_goes_on_where_it_stopped_though_the_service_
         assert ended.status == "succeeded", ended.error
         assert steps_of(client, job) == list(range(1, STEPS + 1))
         told = messages_of(client, job)
+        assert len(set(told)) == len(told)
+        assert not any("was lost" in message for message in told)
         assert f"Resumed after step {stopped_after} of {STEPS}" in told
         assert told.index("The job has been paused") < told.index("The job has been resumed")
 

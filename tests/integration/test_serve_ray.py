@@ -36,14 +36,6 @@ def serve(tmp_path_factory: pytest.TempPathFactory, models_file: Path) -> Iterat
         yield running
 
 
-def test_a_paused_job_goes_on_from_its_step_and_its_results_download(serve: Serve) -> None:
-    client = serve.client()
-    job = create_job(client, epochs=LONG)
-    wait_for_step(client, job, 6)
-    pause_and_resume(serve, client, job)
-    check_results(client, job)
-
-
 def test_a_job_of_two_workers_loses_no_step_to_a_killed_worker_nor_to_a_pause(serve: Serve) -> None:
     client = serve.client()
     job = create_job(client, epochs=LONG, workers=2)
@@ -52,26 +44,27 @@ def test_a_job_of_two_workers_loses_no_step_to_a_killed_worker_nor_to_a_pause(se
     assert len(workers) == 2
     workers[-1].kill()
     wait_until(lambda: any("esumed" in message or "oes on" in message for message in messages_of(client, job)))
-    pause_and_resume(serve, client, job)
-    check_results(client, job)
+    stopped_after = pause_and_resume(serve, client, job)
+    check_ended(client, job, resumed_after=stopped_after)
     assert not any("was lost" in message for message in messages_of(client, job))
 
 
-def pause_and_resume(serve: Serve, client: OpenAI, job: FineTuningJob) -> None:
+def pause_and_resume(serve: Serve, client: OpenAI, job: FineTuningJob) -> int:
+    """Returns the step it was stopped after."""
     assert client.fine_tuning.jobs.pause(job.id).status == "paused"
     wait_until(lambda: not processes_of(serve.data_dir, command=f"{job.id}-1"))
     wait_until(lambda: last_step(client, job) == newest_checkpoint(serve.data_dir, f"{job.id}-1"))
     stopped_after = last_step(client, job)
     assert stopped_after < STEPS
     assert client.fine_tuning.jobs.resume(job.id).status == "queued"
+    return stopped_after
+
+
+def check_ended(client: OpenAI, job: FineTuningJob, *, resumed_after: int) -> None:
     ended = wait_for_end(client, job)
     assert ended.status == "succeeded", ended.error
-    assert f"Resumed after step {stopped_after} of {STEPS}" in messages_of(client, job)
-
-
-def check_results(client: OpenAI, job: FineTuningJob) -> None:
     assert steps_of(client, job) == list(range(1, STEPS + 1))
-    ended = client.fine_tuning.jobs.retrieve(job.id)
+    assert f"Resumed after step {resumed_after} of {STEPS}" in messages_of(client, job)
     csv, archive = (client.files.content(file_id).read() for file_id in ended.result_files)
     assert csv.count(b"\n") == STEPS + 1
     assert archive[:2] == b"\x1f\x8b"
@@ -96,17 +89,18 @@ def test_a_cancelled_job_leaves_no_process_and_neither_rays_processes_nor_any_fi
     assert token not in serve.output
 
 
-def test_a_service_killed_in_the_middle_goes_on_at_its_next_start(serve: Serve, models_file: Path) -> None:
+def test_a_job_that_was_paused_and_whose_service_was_killed_goes_on_at_its_next_start(
+    serve: Serve, models_file: Path
+) -> None:
     client = serve.client()
     job = create_job(client, epochs=LONG)
     wait_for_step(client, job, 6)
+    stopped_after = pause_and_resume(serve, client, job)
+    wait_for_step(client, job, stopped_after + 6)
     serve.stop(signal.SIGKILL)
     wait_until(lambda: not processes_of(serve.data_dir))
     with serving(serve.data_dir, models_file) as again:
-        client = again.client()
-        ended = wait_for_end(client, job)
-        assert ended.status == "succeeded", ended.error
-        assert steps_of(client, job) == list(range(1, STEPS + 1))
+        check_ended(again.client(), job, resumed_after=stopped_after)
         assert again.stop(signal.SIGINT) == 0
         assert "Traceback" not in again.output
         assert processes_of(serve.data_dir) == []

@@ -1,4 +1,7 @@
-"""`serve` with its store in a bucket of a real S3 server, and trainers that find it by their environment alone."""
+"""`serve` with its store in a bucket of a real S3 server, and trainers that find it by their environment alone.
+
+`test_group_on_cpus` and `test_cluster_kills` have those of a Ray cluster.
+"""
 
 import signal
 import tarfile
@@ -169,20 +172,6 @@ def test_a_store_that_goes_away_in_the_middle_holds_jobs_up_and_fails_none(
             ended = wait_for_end(client, job)
             assert ended.status == "succeeded", ended.error
         assert steps_of(client, running) == list(range(1, 4 * EPOCHS + 1))
-
-
-@pytest.mark.usefixtures("storage_url")
-def test_workers_of_a_ray_cluster_share_the_bucket_and_ray_is_told_no_secret(
-    tmp_path: Path, bucket: Bucket, models_in_the_bucket: Path
-) -> None:
-    with serving(tmp_path / "data", models_in_the_bucket) as serve:
-        client = serve.client()
-        job = wait_for_end(client, create_job(client, workers=2))
-        assert job.status == "succeeded", job.error
-        assert steps_of(client, job) == [1, 2, 3, 4]
-        # Ray Train's own folder goes after the outcome is there.
-        wait_until(lambda: not any("/ray_train/" in key for key in bucket.object_keys()))
-        assert bucket.server.secret_key not in left_by(serve, bucket)
 
 
 def test_a_missing_bucket_is_told_at_the_start(

@@ -119,7 +119,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_case(parent / "hopeless", parent / "models" / "llama", Case(), workers=2)
     planned.insert(0, Planned(str(parent / "hopeless"), "anywhere", room_tokens=10))
     write_plan(parent, planned)
-    ended = run_on_two(parent, module="tests.two_worker_runs", timeout_s=400)
+    ended = run_on_two(parent, timeout_s=400)
     assert ended.returncode == 0, ended.stderr
     return parent
 

@@ -19,7 +19,8 @@ from tests.two_worker_runs import Planned, write_plan
 from trainers.entrypoint import run
 
 ROOT = Path(__file__).parents[2]
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
+MODULE = "tests.two_worker_runs"
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", MODULE)
 SIGMOID, COUPLED, ESTIMATED = "sigmoid", "a coupled loss", "an estimated reference"
 OF_ONE: dict[str, dict[str, Any]] = {
     SIGMOID: {"dpo": DPO},
@@ -35,12 +36,13 @@ FAULTS_OF_ONE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "cramped from the start": ({}, {"cramped_at": "anywhere", "room_tokens": 10}, "not_enough_memory"),
 }
 """What differs in the spec, what is wrong on worker 1 alone, and the outcome's code."""
+USERS_FAULT = "too few pairs"
 
 
-def run_on_two(folder: Path, *, module: str = "trainers", timeout_s: int = 120) -> subprocess.CompletedProcess[str]:
+def run_on_two(folder: Path, *, timeout_s: int = 120) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [*TORCHRUN, module, str(folder)],
+        [*TORCHRUN, str(folder)],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -56,8 +58,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    """Folders `NAME/two` of all in OF_ONE, `guarded`, `cramped`, `first` and `second`, and those in FAULTS_OF_ONE, made
-    by two workers."""
+    """Folders `NAME/two` of all in OF_ONE, `guarded`, `cramped`, `first` and `second`, and those of FAULTS_OF_ONE and
+    USERS_FAULT, made by two workers."""
     parent = tmp_path_factory.mktemp("runs")
     for name in OF_ONE:
         make_of_nine(parent / name / "two", model, name, workers=2)
@@ -75,8 +77,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     for name, (changes, faults, _) in FAULTS_OF_ONE.items():
         make_run(parent / name, model, workers=2, **changes)
         planned.insert(0, Planned(str(parent / name), **faults))
-    write_plan(parent, planned)
-    ended = run_on_two(parent, module="tests.two_worker_runs")
+    make_run(parent / USERS_FAULT, model, workers=2)
+    write_preferences(parent / USERS_FAULT / "training.jsonl", preference_rows(2))
+    write_plan(parent, [Planned(str(parent / USERS_FAULT)), *planned])
+    ended = run_on_two(parent)
     assert ended.returncode == 0, ended.stderr
     return parent
 
@@ -166,12 +170,7 @@ def test_what_only_the_second_worker_finds_wrong_ends_the_run_with_its_words(run
     assert error.code == FAULTS_OF_ONE[name][2]
 
 
-def test_the_users_fault_ends_two_workers_with_one_outcome(tmp_path: Path, model: Path) -> None:
-    folder = tmp_path / "run"
-    make_run(folder, model, workers=2)
-    write_preferences(folder / "training.jsonl", preference_rows(2))
-    ended = run_on_two(folder)
-    assert ended.returncode == 0, ended.stderr
-    outcome = Outcome.model_validate_json((folder / OUTCOME).read_bytes())
-    assert outcome.error is not None
-    assert outcome.error.code == "invalid_training_file"
+def test_the_users_fault_ends_two_workers_with_one_outcome(runs: Path) -> None:
+    error = Outcome.model_validate_json((runs / USERS_FAULT / OUTCOME).read_bytes()).error
+    assert error is not None
+    assert error.code == "invalid_training_file"
