@@ -49,7 +49,7 @@ def client(server: Server, project: ProjectAccess) -> OpenAI:
 @pytest.fixture
 def http(server: Server, project: ProjectAccess) -> Iterator[httpx2.Client]:
     """What the SDK cannot send, with the project's key."""
-    with httpx2.Client(base_url=server.url, headers=project.headers, verify=False) as connected:
+    with httpx2.Client(timeout=30, base_url=server.url, headers=project.headers, verify=False) as connected:
         yield connected
 
 

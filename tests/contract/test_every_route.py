@@ -92,7 +92,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 @pytest.fixture(scope="module")
 def http(guarded: Guarded) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=guarded.server.url, verify=False) as connected:
+    with httpx2.Client(timeout=30, base_url=guarded.server.url, verify=False) as connected:
         yield connected
 
 

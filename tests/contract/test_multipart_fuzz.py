@@ -100,7 +100,7 @@ def mine(server: Server) -> Belongings:
 
 @pytest.fixture(scope="module")
 def connected(server: Server, mine: Belongings) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=server.url, headers=mine.project.headers, verify=False) as client:
+    with httpx2.Client(timeout=30, base_url=server.url, headers=mine.project.headers, verify=False) as client:
         yield client
 
 

@@ -19,7 +19,7 @@ from tests.contract.server import Server
 
 @pytest.fixture
 def admin_http(server: Server, admin_key: str) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=server.url, headers={"Authorization": f"Bearer {admin_key}"}) as connected:
+    with httpx2.Client(timeout=30, base_url=server.url, headers={"Authorization": f"Bearer {admin_key}"}) as connected:
         yield connected
 
 

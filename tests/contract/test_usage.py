@@ -29,7 +29,7 @@ WAITING_S = 0.5
 
 @pytest.fixture
 def admin_http(server: Server, admin_key: str) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=server.url, headers={"Authorization": f"Bearer {admin_key}"}) as connected:
+    with httpx2.Client(timeout=30, base_url=server.url, headers={"Authorization": f"Bearer {admin_key}"}) as connected:
         yield connected
 
 

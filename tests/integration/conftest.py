@@ -6,7 +6,6 @@ import pytest
 from service.backends.local_ray import LocalRay
 from tests.integration.local_ray import running_ray
 from tests.integration.watched import Watched, watched
-from tests.tiny_model import save_tiny_model
 
 
 @pytest.fixture(scope="module")  # idle, one takes a tenth of a core from all that follows
@@ -24,6 +23,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory, models_file: Path) -> Iterato
 @pytest.fixture(scope="session")
 def models_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry of one tiny model."""
+    from tests.tiny_model import save_tiny_model  # torch is for those who need a model, not for all who collect
+
     folder = tmp_path_factory.mktemp("models")
     save_tiny_model(folder / "tiny")
     registry = folder / "models.toml"

@@ -18,7 +18,7 @@ from openai.types.fine_tuning import FineTuningJob
 KEY = "sk-dpo-integration"
 DEADLINE_S = 120.0
 GZIP_MAGIC = b"\x1f\x8b"
-POLL_S = 0.2
+POLL_S = 0.5
 LISTENING = "dpo-service is listening on "
 PAIRS = "".join(
     f'{{"prompt": "Question {n}?", "chosen": "The answer is {n}.", "rejected": "I will not say {n}."}}\n'

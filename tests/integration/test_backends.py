@@ -19,7 +19,7 @@ from service.backends.ray_http import RayError, RayHttp
 from service.backends.ray_jobs import DriverCommand, RayJobsBackend
 
 DEADLINE_S = 120.0
-POLL_S = 0.05
+POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)

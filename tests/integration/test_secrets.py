@@ -73,7 +73,7 @@ def _walk(serve: Serve, url: str, job: FineTuningJob, marked: Marked) -> tuple[l
     """Make secrets, ask for everything, and for what is wrong, too; returns them and all that was answered later."""
     admin = {"authorization": f"Bearer {marked.of_service['DPO_BOOTSTRAP_ADMIN_KEY']}"}
     projects = {"authorization": f"Bearer {KEY}"}
-    with httpx2.Client(base_url=url, verify=False) as http:
+    with httpx2.Client(timeout=30, base_url=url, verify=False) as http:
         hook = {"name": "n", "url": "https://hooks.example.com", "event_types": ["fine_tuning.job.failed"]}
         endpoint = http.post("/v1/webhook_endpoints", json=hook, headers=projects).json()
         project = http.post("/v1/organization/projects", json={"name": "p"}, headers=admin).json()

@@ -20,12 +20,13 @@ from tests.integration.serving import (
     processes_of,
     serving,
     steps_of,
+    suspended,
     wait_for_end,
     wait_for_step,
     wait_until,
 )
 
-LONG = 25
+LONG = 40
 """Epochs of 4 steps: long enough to be caught in the middle."""
 STEPS = 4 * LONG
 
@@ -51,7 +52,8 @@ def test_a_job_of_two_workers_loses_no_step_to_a_killed_worker_nor_to_a_pause(se
 
 def pause_and_resume(serve: Serve, client: OpenAI, job: FineTuningJob) -> int:
     """Returns the step it was stopped after."""
-    assert client.fine_tuning.jobs.pause(job.id).status == "paused"
+    with suspended(processes_of(serve.data_dir, command=f"{job.id}-1")):
+        assert client.fine_tuning.jobs.pause(job.id).status == "paused"
     wait_until(lambda: not processes_of(serve.data_dir, command=f"{job.id}-1"))
     wait_until(lambda: last_step(client, job) == newest_checkpoint(serve.data_dir, f"{job.id}-1"))
     stopped_after = last_step(client, job)

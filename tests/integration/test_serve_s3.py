@@ -83,7 +83,7 @@ def test_a_job_from_upload_to_a_loaded_adapter_and_another_that_takes_its_refere
     asked: list[httpx2.Request] = []
     with serving(tmp_path / "data", models_in_the_bucket, *PROCESSES) as serve:
         url = str(serve.client().base_url)
-        http = httpx2.Client(event_hooks={"request": [asked.append]}, follow_redirects=True)
+        http = httpx2.Client(timeout=30, event_hooks={"request": [asked.append]}, follow_redirects=True)
         client = OpenAI(base_url=url, api_key=KEY, http_client=http)
         job = wait_for_end(client, create_job(client))
         assert job.status == "succeeded", job.error

@@ -113,7 +113,7 @@ def _submit(client: OpenAI, file_id: str) -> FineTuningJob:
 
 def _ask_for_nothing(client: OpenAI) -> None:
     url = str(client.base_url).removesuffix("/v1/")
-    with httpx2.Client(base_url=url, headers={"authorization": f"Bearer {KEY}"}, verify=False) as http:
+    with httpx2.Client(timeout=30, base_url=url, headers={"authorization": f"Bearer {KEY}"}, verify=False) as http:
         assert http.get("/metrics").status_code == 404
         assert http.get(f"/{USERS_WORDS['path']}").status_code == 404
         assert http.get(f"/v1/models/{USERS_WORDS['path']}").status_code == 404
