@@ -25,7 +25,7 @@ STEPS = 4 * EPOCHS
 LEASE_S = 3.0
 DRIVER_KILLS = 2
 """Below a job's three attempts, should all of them hit the same one."""
-PAUSE_S = (8.0, 24.0)
+PAUSE_S = (10.0, 30.0)
 """Long enough for those that start again to leave the trainers some of two cores."""
 SUCCEEDED = "The job has successfully completed"
 

@@ -3,7 +3,6 @@
 `test_group_on_cpus` and `test_cluster_kills` have those of a Ray cluster.
 """
 
-import signal
 import tarfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -33,6 +32,7 @@ from tests.integration.serving import (
 )
 
 PROCESSES = ("--backend", "process")
+TRAINERS = "-m trainers"
 EPOCHS = 12
 
 
@@ -120,42 +120,18 @@ def load_adapter(archive: bytes, folder: Path, *, base: Bucket) -> set[str]:
 
 
 @pytest.mark.usefixtures("storage_url")
-def test_a_killed_service_and_its_killed_trainer_go_on_from_the_bucket(
-    tmp_path: Path, bucket: Bucket, models_file: Path
-) -> None:
-    with serving(tmp_path / "data", models_file, *PROCESSES) as first:
-        client = first.client()
-        job = create_job(client, epochs=EPOCHS)
-        wait_for_step(client, job, 4)
-        wait_until(lambda: any(key.endswith("/manifest.json") for key in bucket.object_keys()))
-        first.stop(signal.SIGKILL)
-        kill_trainers(bucket)
-    with serving(tmp_path / "data", models_file, *PROCESSES) as second:
-        client = second.client()
-        ended = wait_for_end(client, job)
-        assert ended.status == "succeeded", ended.error
-        assert steps_of(client, job) == list(range(1, 4 * EPOCHS + 1))
-        assert any(message.startswith("Resumed after step") for message in messages_of(client, job))
-
-
-def kill_trainers(bucket: Bucket) -> None:
-    """All of them: the shell around a trainer and the trainer itself name its run folder."""
-    for process in processes_of(Path(bucket.prefix)):
-        process.kill()
-    wait_until(lambda: processes_of(Path(bucket.prefix)) == [])
-
-
-@pytest.mark.usefixtures("storage_url")
-def test_a_store_that_goes_away_in_the_middle_holds_jobs_up_and_fails_none(
-    tmp_path: Path, models_file: Path, relay: Relay
+def test_a_store_that_goes_away_with_the_trainer_holds_jobs_up_and_they_go_on_from_the_bucket(
+    tmp_path: Path, bucket: Bucket, models_file: Path, relay: Relay
 ) -> None:
     with serving(tmp_path / "data", models_file, *PROCESSES) as serve:
         client = serve.client()
         running = create_job(client, epochs=EPOCHS)
         file = client.files.create(file=("pairs.jsonl", PAIRS), purpose="fine-tune")
         wait_for_step(client, running, 4)
+        wait_until(lambda: any(key.endswith("/manifest.json") for key in bucket.object_keys()))
 
         relay.go_down()
+        kill_trainers(bucket)
         answer = ready(client)
         assert answer.status_code == 503
         assert "store: not writable (the object store does not answer)" in answer.json()["error"]["message"]
@@ -172,6 +148,14 @@ def test_a_store_that_goes_away_in_the_middle_holds_jobs_up_and_fails_none(
             ended = wait_for_end(client, job)
             assert ended.status == "succeeded", ended.error
         assert steps_of(client, running) == list(range(1, 4 * EPOCHS + 1))
+        assert any(message.startswith("Resumed after step") for message in messages_of(client, running))
+
+
+def kill_trainers(bucket: Bucket) -> None:
+    """All of them: the shell around a trainer and the trainer itself."""
+    for process in processes_of(Path(bucket.prefix), command=TRAINERS):
+        process.kill()
+    wait_until(lambda: processes_of(Path(bucket.prefix), command=TRAINERS) == [])
 
 
 def test_a_missing_bucket_is_told_at_the_start(

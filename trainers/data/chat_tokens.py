@@ -9,11 +9,11 @@ template may render a prompt alone differently; the prompt is what all three beg
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 from jinja2 import TemplateError
@@ -24,6 +24,8 @@ from trainers.data.preference_dataset import PreferenceRow
 from trainers.errors import TrainerError, UnusableModel
 
 PAIRS_NAMED = 8
+ROWS_AT_ONCE = 512
+"""A fast tokenizer spreads the texts of one call over all cores."""
 TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 """How chat templates ask for the date."""
 
@@ -100,21 +102,29 @@ def tokenize_rows(
     Raises: UnusableModel, when the tokenizer has no chat template; `error`, naming the line that it cannot render.
     """
     tokenized = TokenizedPairs()
-    for row in rows:
-        texts = _render(row, tokenizer, error, today) if row.pair.is_conversational else _texts(row.pair, tokenizer)
-        whole = _tokenize(row, texts, tokenizer)
-        if lost_end := _lost_end(*texts):
-            tokenized.lost_end = tokenized.lost_end or lost_end
-            tokenized.prompt_lost_end.append(row.line)
-        if len(whole.prompt) >= max_length:
-            tokenized.prompt_too_long.append(row.line)
-            continue
-        pair = cut(whole, max_length=max_length)
-        tokenized.cut_completions += (pair.chosen != whole.chosen) + (pair.rejected != whole.rejected)
-        if pair.chosen == pair.rejected:
-            tokenized.became_equal.append(row.line)
-        tokenized.pairs.append(pair)
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[first : first + ROWS_AT_ONCE]
+        texts = [
+            _render(row, tokenizer, error, today) if row.pair.is_conversational else _texts(row.pair, tokenizer)
+            for row in some
+        ]
+        for whole, three in zip(_tokenize(some, texts, tokenizer), texts, strict=True):
+            if lost_end := _lost_end(*three):
+                tokenized.lost_end = tokenized.lost_end or lost_end
+                tokenized.prompt_lost_end.append(whole.line)
+            _add(tokenized, whole, max_length=max_length)
     return tokenized
+
+
+def _add(tokenized: TokenizedPairs, whole: PairTokens, *, max_length: int) -> None:
+    if len(whole.prompt) >= max_length:
+        tokenized.prompt_too_long.append(whole.line)
+        return
+    pair = cut(whole, max_length=max_length)
+    tokenized.cut_completions += (pair.chosen != whole.chosen) + (pair.rejected != whole.rejected)
+    if pair.chosen == pair.rejected:
+        tokenized.became_equal.append(whole.line)
+    tokenized.pairs.append(pair)
 
 
 def name_pairs(pairs: Sequence[PairTokens]) -> str:
@@ -144,12 +154,16 @@ def _lost_end(prompt: str, prompt_chosen: str, prompt_rejected: str) -> str:
     return prompt[min(_common_prefix(prompt, whole) for whole in wholes) :]
 
 
-def _tokenize(row: PreferenceRow, texts: list[str], tokenizer: PreTrainedTokenizerBase) -> PairTokens:
-    pair = row.pair
-    # A chat template writes the special tokens itself.
-    ids = tokenizer(texts, add_special_tokens=not pair.is_conversational)["input_ids"]
-    prompt, chosen, rejected = split_at_boundary(*ids)
-    return PairTokens(prompt, chosen, rejected, line=row.line, row_id=pair.row_id, weight=pair.weight)
+def _tokenize(
+    rows: Sequence[PreferenceRow], texts: Sequence[list[str]], tokenizer: PreTrainedTokenizerBase
+) -> Iterator[PairTokens]:
+    """Rows of one file, which all have messages or none has: a chat template writes the special tokens itself."""
+    adds_special_tokens = not rows[0].pair.is_conversational
+    ids = iter(tokenizer(list(chain.from_iterable(texts)), add_special_tokens=adds_special_tokens)["input_ids"])
+    for row in rows:
+        prompt, chosen, rejected = split_at_boundary(next(ids), next(ids), next(ids))
+        pair = row.pair
+        yield PairTokens(prompt, chosen, rejected, line=row.line, row_id=pair.row_id, weight=pair.weight)
 
 
 def _texts(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase) -> list[str]:

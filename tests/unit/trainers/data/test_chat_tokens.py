@@ -1,5 +1,6 @@
 """Tokenisation: the boundary, the end, and what is lost on the way."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from schemas.preference_rows import FunctionCall, Message, PreferencePair, ToolCall
 from tests.tiny_model import tiny_tokenizer
+from trainers.data import chat_tokens
 from trainers.data.chat_tokens import TokenizedPairs, split_at_boundary, tokenize_rows
 from trainers.data.preference_dataset import PreferenceRow
 from trainers.errors import InvalidTrainingFile, UnusableModel
@@ -66,6 +68,19 @@ def test_any_text_comes_back_whole(prompt: str, chosen: str, rejected: str) -> N
         assert whole == TOKENIZER.decode(TOKENIZER(prompt + completion.removesuffix("<|im_end|>"))["input_ids"]) + (
             "<|im_end|>"
         )
+
+
+@pytest.mark.parametrize("make", [text_pair, chat_pair])
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_rows_are_the_same_however_many_are_tokenised_at_once(
+    make: Callable[[str, str, str], PreferencePair], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [make(f"Question {n}?" * n, f"The answer is {n}.", f"I will not say {n}.") for n in range(1, 6)]
+    expected = tokenize(*pairs, max_length=40)
+    assert expected.prompt_too_long
+    assert expected.pairs
+    monkeypatch.setattr(chat_tokens, "ROWS_AT_ONCE", at_once)
+    assert tokenize(*pairs, max_length=40) == expected
 
 
 def test_tokens_that_merge_across_the_boundary_belong_to_the_completion() -> None:
