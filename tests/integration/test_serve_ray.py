@@ -27,7 +27,7 @@ from tests.integration.serving import (
     wait_until,
 )
 
-LONG = 25
+LONG = 40
 """Epochs of 4 steps: long enough to be caught in the middle."""
 STEPS = 4 * LONG
 
