@@ -108,6 +108,7 @@ def doctor() -> None:
     from service.telemetry.logs import configure_logging
 
     configure_logging()
+    _collect_garbage_again()
     findings = examine(_load_settings({}))
     typer.echo(render_findings(findings))
     sys.exit(any(finding.state == "failed" for finding in findings))
@@ -118,13 +119,18 @@ def _run(entry: Callable[[Settings], None], given: dict[str, Path | str | int | 
     from service.telemetry.logs import configure_logging
 
     configure_logging()
-    gc.freeze()  # modules stay to the process's end
-    gc.enable()
+    _collect_garbage_again()
     try:
         entry(_load_settings({name: value for name, value in given.items() if value is not None}))
     except StartError as error:
         typer.echo(f"dpo-service: {error}", err=True)
         sys.exit(1)
+
+
+def _collect_garbage_again() -> None:
+    """Once a command's world is imported: modules stay to the process's end."""
+    gc.freeze()
+    gc.enable()
 
 
 def _load_settings(given: dict[str, Path | str | int]) -> Settings:

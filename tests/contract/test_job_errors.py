@@ -170,7 +170,6 @@ def good_job(client: OpenAI) -> dict[str, Any]:
 
 
 @pytest.mark.slow  # as many as there are
-@pytest.mark.parametrize("server", ["sqlite"], indirect=True)  # no database is asked
 @pytest.mark.parametrize(("change", "param", "told"), BAD_JOBS, ids=[f"{p}: {t}" for _, p, t in BAD_JOBS])
 def test_a_bad_job_is_refused(
     client: OpenAI, http: httpx2.Client, good_job: dict[str, Any], change: dict[str, Any], param: str, told: str

@@ -19,6 +19,8 @@ KEY = "sk-dpo-integration"
 DEADLINE_S = 120.0
 GZIP_MAGIC = b"\x1f\x8b"
 POLL_S = 0.5
+TRAINERS = "-m trainers"
+"""Of a trainer's command, and of the shell's around it."""
 LISTENING = "dpo-service is listening on "
 PAIRS = "".join(
     f'{{"prompt": "Question {n}?", "chosen": "The answer is {n}.", "rejected": "I will not say {n}."}}\n'

@@ -62,8 +62,10 @@ def test_a_database_that_is_away_is_told_in_one_line(tmp_path: Path, models_file
 @pytest.mark.parametrize(
     ("command", "missing"),
     [
+        ("api", "DPO_MODELS_FILE"),
         ("api", "DPO_WEBHOOK_KEY"),
         ("dispatcher", "DPO_MODELS_FILE"),
+        ("dispatcher", "DPO_WEBHOOK_KEY"),
         ("dispatcher", "DPO_BACKEND"),
     ],
 )

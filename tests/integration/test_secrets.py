@@ -12,6 +12,7 @@ from openai.types.fine_tuning import FineTuningJob
 from tests.contract.operations import OF_ADMINS, OF_PROJECTS
 from tests.integration.serving import (
     KEY,
+    TRAINERS,
     Serve,
     create_job,
     environments_of,
@@ -23,7 +24,6 @@ from tests.integration.serving import (
 
 OF_THE_SERVICE = ("DPO_BOOTSTRAP_ADMIN_KEY", "DPO_WEBHOOK_KEY", "DPO_RAY_TOKEN", "PGPASSWORD", "RAY_AUTH_TOKEN")
 OF_TRAINERS_TOO = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
-TRAINERS = "-m trainers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,9 @@ def test_no_secret_is_written_logged_told_or_handed_to_a_trainer(serve: Serve, m
     client = serve.client()
     job = create_job(client)
     wait_until(lambda: bool(environments_of(serve, command=TRAINERS)))
-    for environment in environments_of(serve, command=TRAINERS):
+    environments = environments_of(serve, command=TRAINERS)
+    assert environments
+    for environment in environments:
         assert set(marked.of_trainers_too.items()) <= set(environment.items())
         assert not {KEY, *marked.of_service.values()} & set(environment.values())
     assert wait_for_end(client, job).status == "succeeded"

@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.serving import (
     PAIRS,
+    TRAINERS,
     Serve,
     create_job,
     is_over,
@@ -27,7 +28,6 @@ from tests.integration.serving import (
 )
 
 PROCESSES = ("--backend", "process")
-TRAINERS = "-m trainers"
 EPOCHS = 25
 STEPS = 4 * EPOCHS
 

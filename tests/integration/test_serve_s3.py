@@ -20,6 +20,7 @@ from tests.integration.serving import (
     KEY,
     LISTENING,
     PAIRS,
+    TRAINERS,
     Serve,
     create_job,
     messages_of,
@@ -32,7 +33,6 @@ from tests.integration.serving import (
 )
 
 PROCESSES = ("--backend", "process")
-TRAINERS = "-m trainers"
 EPOCHS = 12
 
 
