@@ -27,6 +27,8 @@ from service.backends.trainer_command import import_path
 from service.child_environment import child_environment
 
 START_TIMEOUT_S = 90.0
+RAY_GAVE_UP = "timed out during startup"
+"""What Ray's log says when its processes were not up within its own 30 s, as on a machine that is busy."""
 CLOSE_TIMEOUT_S = 20.0
 POLL_S = 0.1
 OBJECT_STORE_BYTES = 80 * 1024**2
@@ -61,6 +63,15 @@ class LocalRay:
 
     def start(self, *, timeout_s: float = START_TIMEOUT_S) -> RayJobsBackend:
         """Start it and wait until it takes jobs. Raises: LocalRayFailed."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self._try_to_start(timeout_s=timeout_s)
+            except LocalRayFailed as failure:
+                if RAY_GAVE_UP not in str(failure) or time.monotonic() > deadline:
+                    raise
+
+    def _try_to_start(self, *, timeout_s: float) -> RayJobsBackend:
         self._work_dir.mkdir(parents=True, exist_ok=True)
         self.close()  # one that died
         end_leftovers(self._work_dir)

@@ -5,6 +5,7 @@ The temporary file lies in the same file system (`.incoming/`), or rename would 
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -48,10 +49,13 @@ class FolderStore:
         return self._chunks(key, start=start, end=size_bytes if end is None else min(end, size_bytes))
 
     def size_bytes(self, key: str) -> int:
-        path = self._path(key)
-        if not path.is_file():
+        try:
+            status = self._path(key).stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _not_found(key) from error
+        if not stat.S_ISREG(status.st_mode):
             raise _not_found(key)
-        return path.stat().st_size
+        return status.st_size
 
     def list_keys(self, prefix: str) -> list[str]:
         base = self._path(prefix.rpartition("/")[0]) if "/" in prefix else self._root

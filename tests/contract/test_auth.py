@@ -66,7 +66,7 @@ def test_a_bad_key_is_told_before_the_body_is_read(server: Server, path: str) ->
         f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer wrong\r\n"
         "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 900000\r\n\r\n--b"
     )
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(head.encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 401")
 

@@ -157,7 +157,7 @@ def test_memory_stays_flat_in_an_uploads_size(standalone: Standalone, tmp_path: 
 
 
 def _begin_upload(server: Server, project: ProjectAccess, *, length: int, path: str = "/v1/files") -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
     connection.sendall(
         f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {project.key}\r\n"
         f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {length}\r\n\r\n".encode()

@@ -57,7 +57,7 @@ def test_a_run_that_was_ended_and_then_killed_goes_on_to_the_unbroken_ones_losse
         process = start(broken)
         wait_for_another_checkpoint(broken, process)
         process.send_signal(sent)
-        assert process.wait(timeout=60) == exit_code
+        assert process.wait(timeout=120) == exit_code
         assert not (broken / OUTCOME).exists()
     assert start(broken).wait(timeout=120) == 0
     assert Outcome.model_validate_json((broken / OUTCOME).read_bytes()).steps == 120
@@ -66,4 +66,4 @@ def test_a_run_that_was_ended_and_then_killed_goes_on_to_the_unbroken_ones_losse
 
 
 def test_a_folder_without_a_spec_is_no_success(tmp_path: Path) -> None:
-    assert start(tmp_path).wait(timeout=60) == 1
+    assert start(tmp_path).wait(timeout=120) == 1

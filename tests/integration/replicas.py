@@ -27,7 +27,7 @@ DISPATCHING = "dpo-service dispatcher "
 def run_command(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """To its end."""
     command = [sys.executable, "-m", "service.cli", *arguments]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class Replica:
         assert self._file is not None
         if self.process.poll() is None:
             self.process.send_signal(number)
-        code = self.process.wait(30)
+        code = self.process.wait(60)
         self._file.close()
         return code
 

@@ -18,7 +18,7 @@ from service.backends.process import ProcessBackend
 from service.backends.ray_http import RayError, RayHttp
 from service.backends.ray_jobs import DriverCommand, RayJobsBackend
 
-DEADLINE_S = 120.0
+DEADLINE_S = 300.0
 POLL_S = 0.2
 
 

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from service.backends.backend import BackendUnavailable
-from service.backends.local_ray import MARKER, LocalRay, LocalRayFailed
+from service.backends.local_ray import MARKER, RAY_GAVE_UP, LocalRay, LocalRayFailed
 from service.backends.local_ray_backend import LocalRayBackend
 from tests.integration.serving import wait_until
 
@@ -63,6 +63,13 @@ def test_a_ray_that_does_not_come_up_is_told_with_its_last_lines(tmp_path: Path,
         ray.start(timeout_s=0.3 if "sleep" in script else 30)
     assert script.split(";")[0].removeprefix("echo ") in str(failure.value)
     assert ray_processes(tmp_path) == []
+
+
+def test_a_ray_whose_processes_were_too_slow_for_it_is_started_again(tmp_path: Path) -> None:
+    first = f'touch "{tmp_path}/tried"; echo {RAY_GAVE_UP}; exit 1'
+    script = f'if test -e "{tmp_path}/tried"; then echo no room; exit 3; fi; {first}'
+    with pytest.raises(LocalRayFailed, match=r"(?s)exit code 3.*no room"):
+        LocalRay(tmp_path, ray_command=("/bin/sh", "-c", script)).start()
 
 
 def _is_of(process: psutil.Process, work_dir: Path) -> bool:

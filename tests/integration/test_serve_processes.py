@@ -176,7 +176,7 @@ def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path, models_file
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         serve = Serve(tmp_path / "data", models_file, "--port", str(port))
-        assert serve.process.wait(30) == 1
+        assert serve.process.wait(60) == 1
         assert serve.output.strip().startswith(f"dpo-service: Port {port} on 127.0.0.1 is taken;")
         assert not (tmp_path / "data" / "dpo.sqlite3").exists()
         serve.stop()
@@ -186,7 +186,7 @@ def test_a_data_folder_that_cannot_be_written_is_told(tmp_path: Path, models_fil
     (tmp_path / "file").touch()
     (tmp_path / "out").mkdir()
     serve = Serve(tmp_path / "out" / "data", models_file, "--data-dir", str(tmp_path / "file" / "data"))
-    assert serve.process.wait(30) == 1
+    assert serve.process.wait(60) == 1
     assert "cannot be written (Not a directory); give another with --data-dir or DPO_DATA_DIR" in serve.output
     assert "Traceback" not in serve.output
     serve.stop()
@@ -195,7 +195,7 @@ def test_a_data_folder_that_cannot_be_written_is_told(tmp_path: Path, models_fil
 def test_a_second_service_on_the_same_data_folder_is_refused(tmp_path: Path, serve: Serve, models_file: Path) -> None:
     serve.client()
     second = Serve(tmp_path / "data", models_file, "--data-dir", str(serve.data_dir), *PROCESSES)
-    assert second.process.wait(30) == 1
+    assert second.process.wait(60) == 1
     assert f"in use by another dpo-service (process {serve.process.pid})" in second.output
     second.stop()
 

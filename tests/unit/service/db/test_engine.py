@@ -83,7 +83,7 @@ def test_a_reader_does_not_wait_for_a_writer(database: Database, project_id: Pro
 
         reader = threading.Thread(target=read)
         reader.start()
-        assert read_while_writing.wait(timeout=5)
+        assert read_while_writing.wait(timeout=30)
         reader.join()
 
 
