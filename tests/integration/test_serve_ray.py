@@ -56,12 +56,12 @@ def group_of(serve: Serve) -> list[psutil.Process]:
 
 
 def pause_and_resume(serve: Serve, client: OpenAI, job: FineTuningJob) -> int:
-    """Returns the step it was stopped after."""
+    """Returns the step of the checkpoint it goes on from; a killed worker may have told of steps after that."""
     with suspended(processes_of(serve.data_dir, command=f"{job.id}-1")):
         assert client.fine_tuning.jobs.pause(job.id).status == "paused"
     wait_until(lambda: not processes_of(serve.data_dir, command=f"{job.id}-1"))
-    wait_until(lambda: last_step(client, job) == newest_checkpoint(serve.data_dir, f"{job.id}-1"))
-    stopped_after = last_step(client, job)
+    stopped_after = newest_checkpoint(serve.data_dir, f"{job.id}-1")
+    wait_until(lambda: last_step(client, job) >= stopped_after)
     assert stopped_after < STEPS
     assert client.fine_tuning.jobs.resume(job.id).status == "queued"
     return stopped_after
