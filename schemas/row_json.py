@@ -4,6 +4,8 @@ Duplicate keys, NaN, lone surrogates, NUL characters, deep nesting: jiter (pydan
 with its own bound on recursion.
 """
 
+from collections.abc import Sequence
+
 import jiter
 
 from schemas.row_errors import RowError, describe_type, shown
@@ -28,6 +30,19 @@ def read_object(line: bytes) -> JsonObject:
         raise RowError(None, f"is {describe_type(value)}, not a JSON object; write one object a line")
     if ESCAPED_NUL in line:
         _refuse_nul(value, path="")
+    return value
+
+
+def object_at(row: JsonObject, path: Sequence[int | str]) -> JsonObject:
+    """The object inside the row that a finding of pydantic's names; names of union members lead nowhere."""
+    value: object = row
+    for step in path:
+        match value, step:
+            case dict(), _:
+                value = value[step]
+            case list(), int():
+                value = value[step]
+    assert isinstance(value, dict)
     return value
 
 

@@ -6,7 +6,7 @@ Few rows have parts, so they are looked for only where pydantic missed a text: a
 from pydantic import ValidationError
 
 from schemas.row_errors import RowError, describe_type, dotted_path, shown
-from schemas.row_json import JsonObject
+from schemas.row_json import JsonObject, object_at
 
 
 def join_text_parts(row: JsonObject, *, refused_for: ValidationError) -> bool:
@@ -16,21 +16,9 @@ def join_text_parts(row: JsonObject, *, refused_for: ValidationError) -> bool:
         *path, name = finding["loc"]
         parts = finding["input"]
         if name == "content" and finding["type"] == "string_type" and isinstance(parts, list):
-            _message_at(row, path)["content"] = _join(parts, field=dotted_path(finding["loc"]))
+            object_at(row, path)["content"] = _join(parts, field=dotted_path(finding["loc"]))
             joined = True
     return joined
-
-
-def _message_at(row: JsonObject, path: list[int | str]) -> JsonObject:
-    value: object = row
-    for step in path:
-        match value, step:
-            case dict(), _:
-                value = value[step]
-            case list(), int():
-                value = value[step]
-    assert isinstance(value, dict)
-    return value
 
 
 def _join(parts: list[object], *, field: str) -> str:

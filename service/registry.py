@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from schemas.base import Record
 from schemas.fine_tuning import Precision
@@ -35,7 +35,13 @@ class BaseModelEntry(Record):
     owned_by: str = "registry"
 
 
-ModelId = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
+def _without_colon(model_id: str) -> str:
+    if ":" in model_id:
+        raise ValueError("has a colon, which parts the name of a model tuned from it; write - or _ instead")
+    return model_id
+
+
+ModelId = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS), AfterValidator(_without_colon)]
 Registry = Mapping[str, BaseModelEntry]
 
 

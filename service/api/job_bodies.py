@@ -13,6 +13,7 @@ from service.errors import InvalidRequest
 OTHER_METHODS = ("supervised", "reinforcement")
 NULL_IS_ABSENT = frozenset({"hyperparameters", "integrations", "method", "priority", "resources"})
 NULL_IS_ABSENT_IN_METHOD = frozenset({"dpo", *OTHER_METHODS})
+NULL_IS_ABSENT_IN_DPO = frozenset({"hyperparameters"})
 
 
 class UnsupportedMethod(InvalidRequest):
@@ -33,7 +34,7 @@ def parse_job(body: JsonObject) -> CreateJobRequest:
     method = given.get("method")
     if isinstance(method, dict):
         _refuse_other_methods(method)
-        given["method"] = _without_nulls(method, NULL_IS_ABSENT_IN_METHOD)
+        given["method"] = _without_null_settings(method)
     given.pop("hyperparameters", None)
     given.pop("integrations", None)
     try:
@@ -65,6 +66,12 @@ def _refuse_other_methods(method: JsonObject) -> None:
             f'method.type "{named[0]}" is not supported; this service tunes by preference: give {{"type": "dpo"}}',
             param="method.type",
         )
+
+
+def _without_null_settings(method: JsonObject) -> JsonObject:
+    kept = _without_nulls(method, NULL_IS_ABSENT_IN_METHOD)
+    dpo = kept.get("dpo")
+    return kept | {"dpo": _without_nulls(dpo, NULL_IS_ABSENT_IN_DPO)} if isinstance(dpo, dict) else kept
 
 
 def _without_nulls(given: JsonObject, names: frozenset[str]) -> JsonObject:

@@ -29,6 +29,7 @@ AdminJsonBody = Annotated[JsonObject, Depends(_read_from_admin)]
 async def _read_object(request: Request) -> JsonObject:
     """Raises: InvalidRequest, PayloadTooLarge."""
     _check_content_type(request.headers.get("content-type"))
+    _check_encoding(request.headers.get("content-encoding", "identity"))
     return parse_object(await _read_capped(request))
 
 
@@ -67,6 +68,11 @@ def _check_content_type(content_type: str | None) -> None:
     if kind != "application/json" and not kind.endswith("+json"):
         given = f'"{kind[:100]}"' if kind else "missing"
         raise InvalidRequest(f"The content-type is {given}; send application/json")
+
+
+def _check_encoding(encoding: str) -> None:
+    if encoding.lower() != "identity":
+        raise InvalidRequest(f'The content-encoding is "{encoding[:100]}"; send the body as it is')
 
 
 def _has_nul(value: JsonValue) -> bool:

@@ -12,6 +12,8 @@ from starlette.exceptions import HTTPException
 from service.errors import InvalidRequest, NotFound, ServiceError
 from service.nearest import nearest, shown
 
+ANSWERING = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/responses")
+
 
 class UnknownPath(NotFound):
     code = "unknown_path"
@@ -46,6 +48,8 @@ def query_parameters(request: Request) -> list[str]:
 
 
 def _remedy(path: str, app: FastAPI) -> str:
+    if path.startswith(ANSWERING):
+        return "this service tunes models and runs none: load the adapter into your inference server and ask that"
     # An id in the path would drown the likeness, so each place of one is compared as such.
     templates = list(_paths(app))
     asked = re.sub(r"(?<=/)(file-|ftjob-|ft:|upload_|whe_|proj_|svc_|key_)[^/]*", "{}", path.rstrip("/"))

@@ -134,7 +134,6 @@ ERRORS = {
 CONFLICT: dict[int | str, OpenApi] = {409: ERRORS["409"]}
 """The `responses` of an endpoint that a state can forbid; an `Idempotency-Key` tells of its own conflict."""
 CREATED_JOB: dict[int | str, OpenApi] = {
-    404: _an_error("No such model"),
     429: _an_error("The project has used up its requests, its jobs of a day, its places in the queue or its GPU-hours"),
 }
 RESUMED_JOB: dict[int | str, OpenApi] = CONFLICT | {

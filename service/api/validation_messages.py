@@ -55,7 +55,7 @@ def _remedy(finding: Finding) -> str:
         return 'give a number, without quotes, or "auto"'
     if str(finding["loc"][-1]) == "number" and finding["type"].endswith("_type"):
         return f'give {"a whole number" if finding["type"] == "int_type" else "a number"} or "auto"'
-    message = re.sub(r"^[A-Z]\w+ should ", "it should ", finding["msg"])
+    message = re.sub(r"^[A-Z]\w+ should ", "it should ", finding["msg"]).replace(" after validation", "")
     if finding["type"] == "literal_error" and isinstance(finding["input"], str):
         match = nearest(finding["input"], re.findall(r"'([^']*)'", finding["ctx"]["expected"]))
         return message if match is None else f'did you mean "{match}"? {message[0].upper()}{message[1:]}'

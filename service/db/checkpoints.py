@@ -1,10 +1,10 @@
 """Checkpoints of jobs: the kept ones, each also a model by name."""
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from schemas.ids import JobId
-from service.db.tables import CheckpointRow
+from service.db.tables import CheckpointRow, ModelRow
 
 
 class CheckpointRepository:
@@ -25,8 +25,9 @@ class CheckpointRepository:
         return True
 
     def list_after(self, job_id: JobId, *, after: str | None, limit: int) -> list[CheckpointRow] | None:
-        """Newest first; None when `after` is no checkpoint of this job."""
-        query = select(CheckpointRow).where(CheckpointRow.job_id == job_id)
+        """Newest first, without those whose model was deleted; None when `after` is no checkpoint of this job."""
+        is_there = exists().where(ModelRow.name == CheckpointRow.model_name)
+        query = select(CheckpointRow).where(CheckpointRow.job_id == job_id, is_there)
         if after is not None:
             step = self._session.scalar(
                 select(CheckpointRow.step).where(CheckpointRow.job_id == job_id, CheckpointRow.id == after)

@@ -1,9 +1,9 @@
 """The `ft:` models of a project."""
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from schemas.ids import ProjectId
+from schemas.ids import FileId, ProjectId
 from service.db.tables import ModelRow
 
 
@@ -33,6 +33,14 @@ class ModelRepository:
         """A job's result and its last checkpoint may be one adapter under two names."""
         query = select(ModelRow.name).where(ModelRow.adapter_key == adapter_key).limit(1)
         return self._session.scalar(query) is not None
+
+    def forget_archive(self, project_id: ProjectId, file_id: FileId) -> None:
+        """Of the models whose archive was this file."""
+        self._session.execute(
+            update(ModelRow)
+            .where(ModelRow.project_id == project_id, ModelRow.archive_file_id == file_id)
+            .values(archive_file_id=None)
+        )
 
     def delete(self, project_id: ProjectId, name: str) -> ModelRow | None:
         """Return the row this call removed."""

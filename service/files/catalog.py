@@ -18,6 +18,7 @@ from schemas.pages import BoundedPage, bounded_page
 from service.clock import Clock, unix_seconds
 from service.db.engine import Database
 from service.db.files import FileRepository
+from service.db.models import ModelRepository
 from service.db.once import OncePer, create_once
 from service.db.tables import FileRow
 from service.errors import InvalidRequest, NotFound
@@ -113,6 +114,7 @@ def delete_file(
     with database.write() as session:
         row = _require_file(session, project_id, file_id, now=clock())
         FileRepository(session).delete(project_id, FileId(row.id))
+        ModelRepository(session).forget_archive(project_id, FileId(row.id))
     store.delete(row.object_key)
     return FileDeleted(id=row.id, object="file", deleted=True)
 

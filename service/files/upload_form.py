@@ -102,7 +102,8 @@ class UploadForm:
 
 
 def too_large(max_bytes: int) -> UploadTooLarge:
-    return UploadTooLarge(f"The file is larger than {max_bytes:,} bytes; split it.", param="file")
+    remedy = "send it in parts to POST /v1/uploads, as the client's uploads.upload_file_chunked does"
+    return UploadTooLarge(f"The file is larger than {max_bytes:,} bytes; {remedy}.", param="file")
 
 
 def sanitise_filename(name: str) -> str:

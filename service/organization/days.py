@@ -35,7 +35,7 @@ def bucket_page(span: Span, measure: Callable[[Day], list[Result]]) -> BucketPag
         Bucket(
             object="bucket",
             start_time=unix_seconds(day.start),
-            end_time=unix_seconds(day.start + DAY),
+            end_time=unix_seconds(_midnight(day.start) + DAY),
             results=measure(day),
         )
         for day in days[: span.limit]
@@ -56,7 +56,7 @@ def _days(span: Span) -> Iterator[Day]:
 
 
 def _first_day(span: Span) -> datetime:
-    first = span.start.replace(hour=0, minute=0, second=0, microsecond=0)
+    first = _midnight(span.start)
     if span.page is None:
         return first
     seconds = span.page.removeprefix("page_")
@@ -66,3 +66,7 @@ def _first_day(span: Span) -> datetime:
             "page is none of this list's; give next_page of the answer before, or nothing", param="page"
         )
     return datetime.fromtimestamp(int(seconds), UTC)
+
+
+def _midnight(moment: datetime) -> datetime:
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -48,12 +48,16 @@ def add_step_events(database: Database, job_id: str, steps: range) -> None:
         EventRepository(session).append(JobId(job_id), events)
 
 
+def checkpoint_model(job_id: str, step: int) -> str:
+    return f"ft:tiny-llama:default::{job_id[-12:]}:ckpt-step-{step}"
+
+
 def add_checkpoint(database: Database, job_id: str, step: int) -> str:
     checkpoint = CheckpointRow(
         id=new_checkpoint_id(),
         job_id=job_id,
         step=step,
-        model_name=f"ft:tiny-llama:default::x:ckpt-step-{step}",
+        model_name=checkpoint_model(job_id, step),
         created_at=NOW,
         train_loss=0.6,
         train_mean_token_accuracy=0.4,
@@ -62,15 +66,23 @@ def add_checkpoint(database: Database, job_id: str, step: int) -> str:
     )
     with database.write() as session:
         assert CheckpointRepository(session).add_once(checkpoint)
+        job = JobRepository(session).find_any(JobId(job_id))
+        assert job is not None
+        ModelRepository(session).add(_model_row(job.project_id, job_id, checkpoint.model_name))
     return checkpoint.id
 
 
 def add_model(
     database: Database, project: ProjectAccess, job_id: str, *, name: str, adapter_key: str = "runs/a/adapter"
 ) -> None:
-    row = ModelRow(
+    with database.write() as session:
+        ModelRepository(session).add(_model_row(project.id, job_id, name, adapter_key))
+
+
+def _model_row(project_id: str, job_id: str, name: str, adapter_key: str = "runs/a/adapter") -> ModelRow:
+    return ModelRow(
         name=name,
-        project_id=project.id,
+        project_id=project_id,
         job_id=job_id,
         base_model="tiny-llama",
         created_at=NOW,
@@ -79,5 +91,3 @@ def add_model(
         adapter_bytes=7,
         archive_file_id=None,
     )
-    with database.write() as session:
-        ModelRepository(session).add(row)

@@ -26,6 +26,7 @@ from tests.contract.server import Server, running_server
             "did you mean /v1/fine_tuning/jobs/{job_id}/e",
         ),
         ("GET", "/", 404, "unknown_path", "/openapi.json"),
+        ("POST", "/v1/chat/completions", 404, "unknown_path", "load the adapter into your inference server"),
         ("GET", "/v1/" + "x" * 5_000, 404, "unknown_path", "xxx…"),
         ("PUT", "/v1/files", 405, "method_not_allowed", "use GET or POST"),
         ("DELETE", "/v1/fine_tuning/jobs/ftjob-1", 405, "method_not_allowed", "use GET"),

@@ -1,5 +1,7 @@
 """Bad jobs: each is a 400 that names the field, its value and the remedy, and nothing is left behind."""
 
+import gzip
+import json
 from typing import Any
 
 import httpx2
@@ -46,7 +48,11 @@ BAD_JOBS: list[tuple[dict[str, Any], str, str]] = [
     ({"metadata": {"": "v"}}, "metadata.", "at least 1 character"),
     ({"metadata": {"k": "v" * 513}}, "metadata.k", "at most 512 characters"),
     ({"metadata": {"k": 1}}, "metadata.k", "metadata.k is 1; it should be a valid string"),
-    ({"metadata": {str(n): "v" for n in range(17)}}, "metadata", "at most 16 items"),
+    (
+        {"metadata": {str(n): "v" for n in range(17)}},
+        "metadata",
+        "it should have at most 16 items, not more",
+    ),
     ({"metadata": ["k"]}, "metadata", "metadata is a list of 1; it should be an object"),
     ({"method": "dpo"}, "method", 'method is "dpo"; it should be an object'),
     ({"method": {"type": "supervised"}}, "method.type", '{"type": "dpo"}'),
@@ -200,6 +206,7 @@ def test_further_faults_are_named_too(http: httpx2.Client) -> None:
         {"integrations": []},
         {"method": None, "resources": None, "priority": None},
         {"method": {"type": "dpo", "dpo": None, "supervised": None}},
+        {"method": {"type": "dpo", "dpo": {"hyperparameters": None}}},
         {"suffix": None, "seed": None, "metadata": None, "validation_file": None},
     ],
 )
@@ -290,6 +297,13 @@ def test_another_content_type_is_refused(http: httpx2.Client, content_type: str)
     answer = http.post("/v1/fine_tuning/jobs", content=b"{}", headers={"content-type": content_type})
     assert answer.status_code == 400
     assert "send application/json" in answer.json()["error"]["message"]
+
+
+def test_a_compressed_body_is_refused_as_such(http: httpx2.Client, good_job: dict[str, Any]) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    answer = http.post("/v1/fine_tuning/jobs", content=gzip.compress(json.dumps(good_job).encode()), headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == 'The content-encoding is "gzip"; send the body as it is'
 
 
 @pytest.mark.parametrize("has_length", [True, False])

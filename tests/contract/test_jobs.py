@@ -11,7 +11,16 @@ from openai import OpenAI
 from schemas.fine_tuning import DpoOptions, FineTuningJob, JobStatus
 from service.db.projects import ProjectRepository
 from service.jobs.hyperparameters import resolve
-from tests.contract.rows import NOW, add_checkpoint, add_step_events, finish, move, submit, upload
+from tests.contract.rows import (
+    NOW,
+    add_checkpoint,
+    add_step_events,
+    checkpoint_model,
+    finish,
+    move,
+    submit,
+    upload,
+)
 from tests.contract.server import REGISTRY, ProjectAccess, Server
 
 DPO = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "batch_size": 8}}}
@@ -318,8 +327,17 @@ def test_checkpoints_page_by_page(client: OpenAI, server: Server) -> None:
     assert [each.id for each in client.fine_tuning.jobs.checkpoints.list(job_id, limit=5)] == ids[::-1]
     newest = page.data[0]
     assert (newest.step_number, newest.fine_tuning_job_id) == (120, job_id)
-    assert newest.fine_tuned_model_checkpoint == "ft:tiny-llama:default::x:ckpt-step-120"
+    assert newest.fine_tuned_model_checkpoint == checkpoint_model(job_id, 120)
     assert (newest.metrics.train_loss, newest.metrics.full_valid_loss) == (0.6, 0.65)
+
+
+def test_a_checkpoint_whose_model_was_deleted_is_not_listed(client: OpenAI, server: Server) -> None:
+    job_id = submit(client)
+    ids = [add_checkpoint(server.database, job_id, step) for step in (10, 20, 30)]
+    finish(server.database, job_id)
+    client.models.delete(checkpoint_model(job_id, 20))
+    assert [each.id for each in client.fine_tuning.jobs.checkpoints.list(job_id)] == [ids[2], ids[0]]
+    assert [each.id for each in client.fine_tuning.jobs.checkpoints.list(job_id, after=ids[1])] == [ids[0]]
 
 
 @pytest.mark.parametrize("listed", ["", "/{job}/events", "/{job}/checkpoints"])

@@ -3,8 +3,10 @@
 import openai
 import pytest
 from openai import OpenAI
+from sqlalchemy import update
 
-from tests.contract.rows import NOW, add_model, finish, submit
+from service.db.tables import ModelRow
+from tests.contract.rows import NOW, add_model, finish, submit, upload
 from tests.contract.server import ProjectAccess, Server, new_project, openai_client
 
 NAME = "ft:tiny-llama:default:mine:{}"
@@ -42,7 +44,16 @@ def test_a_tuned_model_says_where_its_adapter_lies(
     adapter = model.to_dict()["adapter"]
     assert isinstance(adapter, dict)
     assert str(adapter["uri"]).startswith(str(server.store_root))
-    assert (adapter["bytes"], adapter["file_id"]) == (7, None)
+    assert adapter["bytes"] == 7
+
+
+def test_a_tuned_model_names_its_archive_until_that_is_deleted(client: OpenAI, server: Server, tuned: str) -> None:
+    archive = upload(client)
+    with server.database.write() as session:
+        session.execute(update(ModelRow).where(ModelRow.name == tuned).values(archive_file_id=archive))
+    assert client.models.retrieve(tuned).to_dict()["adapter"]["file_id"] == archive  # type: ignore[index]
+    client.files.delete(archive)
+    assert client.models.retrieve(tuned).to_dict()["adapter"]["file_id"] is None  # type: ignore[index]
 
 
 def test_a_deleted_model_is_gone_with_its_adapter(client: OpenAI, server: Server, tuned: str) -> None:

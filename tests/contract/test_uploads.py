@@ -77,6 +77,7 @@ def test_a_too_large_file_is_cut_off(
     with pytest.raises(openai.APIStatusError) as raised:
         client.files.create(file=("a.jsonl", b"x" * (MAX_FILE_BYTES + 1)), purpose="fine-tune")
     assert (raised.value.status_code, raised.value.code, raised.value.param) == (413, "file_too_large", "file")
+    assert "send it in parts to POST /v1/uploads" in raised.value.message
     _assert_nothing_left(http, server, keys_before)
 
 

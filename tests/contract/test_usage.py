@@ -142,6 +142,12 @@ def test_days_come_in_pages(admin_http: httpx2.Client) -> None:
     assert not second["has_more"]
 
 
+def test_the_first_day_ends_where_the_next_begins(admin_http: httpx2.Client) -> None:
+    days = ask_usage(admin_http, start_time=seconds(MORNING + timedelta(hours=10)))["data"]
+    assert days[0]["start_time"] == seconds(MORNING + timedelta(hours=10))
+    assert days[0]["end_time"] == days[1]["start_time"] == seconds(MORNING + DAY)
+
+
 @pytest.mark.parametrize(
     ("query", "param"),
     [

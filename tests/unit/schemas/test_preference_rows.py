@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from openai.types.chat import ChatCompletionMessage
 
 from schemas.preference_rows import Message, PreferencePair, RowError, RowFormat, parse_row
 from tests.unit.schemas.rows import (
@@ -79,6 +80,15 @@ def test_text_parts_are_joined() -> None:
     parts = [{"type": "text", "text": "Pa"}, {"type": "text", "text": "ris."}]
 
     assert pair_of(openai_row(preferred_output=[{"role": "assistant", "content": parts}])) == pair_of(openai_row())
+
+
+def test_an_answer_that_the_client_dumped_is_read_without_its_nulls() -> None:
+    saved = ChatCompletionMessage(role="assistant", content="Paris.").model_dump()
+    assert {name for name, value in saved.items() if value is None} > {"refusal", "function_call", "audio"}
+    parts = [{"role": "user", "content": [{"type": "text", "text": USER["content"]}], "audio": None}]
+
+    assert pair_of(openai_row(preferred_output=[saved])) == pair_of(openai_row())
+    assert pair_of(openai_row(input={"messages": parts})) == pair_of(openai_row())
 
 
 def test_developer_is_system() -> None:

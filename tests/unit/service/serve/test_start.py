@@ -131,6 +131,9 @@ def test_a_broken_models_file_is_told_with_file_and_field(tmp_path: Path) -> Non
     path.write_text('[models.a]\nuri = "/m"\nmax_length = 1\nbase_learning_rate = 1e-5\n')
     with pytest.raises(StartError, match=r"models\.toml: models\.a\.max_length"):
         load_registry(tmp_path, path)
+    path.write_text('[models."llama:8b"]\nuri = "/m"\nmax_length = 512\nbase_learning_rate = 1e-5\n')
+    with pytest.raises(StartError, match=r"models\.llama:8b.*has a colon.*write - or _ instead"):
+        load_registry(tmp_path, path)
     assert list(load_registry(tmp_path, None)) == [DEFAULT_MODEL_ID]
 
 
