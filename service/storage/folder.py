@@ -100,7 +100,7 @@ class FolderStore:
             yield folder, names
 
     def _chunks(self, key: str, *, start: int, end: int | None) -> Iterator[bytes]:
-        """Open the object and yield nothing, then its bytes: once begun, a generator closes its file however it ends."""
+        """Yield nothing with the object open, then its bytes: once begun, it closes the file whoever lets go of it."""
         with self._open(key) as file:
             yield b""
             size_bytes = os.fstat(file.fileno()).st_size
