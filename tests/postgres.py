@@ -19,7 +19,7 @@ from types import ModuleType
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import URL, create_engine, make_url
+from sqlalchemy import URL, create_engine, make_url, text
 
 from service.db.engine import Database
 from service.db.migrate import upgrade
@@ -132,6 +132,13 @@ def running_postgres() -> Iterator[PostgresServer]:
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_lock_awaited(database: Database) -> bool:
+    """Whether anybody in this database waits for another's transaction to end."""
+    with database.read() as session:
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return session.execute(text(waiting)).first() is not None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 
 from service.db.locks import Lock, take_lock
 
@@ -23,6 +23,7 @@ class SchemaNotCurrent(RuntimeError):
 def upgrade(engine: Engine) -> None:
     """Bring the schema to the newest revision; of several that come at once, one does it and the others wait."""
     with engine.connect() as connection, _without_foreign_keys(connection), connection.begin():
+        _wait_as_long_as_it_takes(connection)
         take_lock(connection, Lock.MIGRATION)
         config = _config()
         config.attributes["connection"] = connection
@@ -36,6 +37,13 @@ def check_current(engine: Engine) -> None:
         found = MigrationContext.configure(connection).get_current_revision()
     if found != needed:
         raise SchemaNotCurrent(found, needed=needed)
+
+
+def _wait_as_long_as_it_takes(connection: Connection) -> None:
+    """A request's limits would end the wait for another process's migration, and a large index at each try."""
+    if connection.dialect.name == "postgresql":
+        for limit in ("lock_timeout", "statement_timeout"):
+            connection.execute(text(f"SET LOCAL {limit} = 0"))
 
 
 def _config() -> Config:

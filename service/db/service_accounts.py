@@ -17,8 +17,10 @@ class ServiceAccountRepository:
         self._session.add(account)
         self._session.flush()
 
-    def find(self, project_id: ProjectId, account_id: str) -> ServiceAccountRow | None:
-        return self._session.scalars(_living(project_id).where(ServiceAccountRow.id == account_id)).first()
+    def find(self, project_id: ProjectId, account_id: str, *, locked: bool = False) -> ServiceAccountRow | None:
+        """`locked`: nobody else deletes it, or gives it a key, before this writing transaction ends."""
+        query = _living(project_id).where(ServiceAccountRow.id == account_id)
+        return self._session.scalars(query.with_for_update(key_share=True) if locked else query).first()
 
     def list_after(self, project_id: ProjectId, *, after: str | None, limit: int) -> list[ServiceAccountRow]:
         """Newest first."""

@@ -29,6 +29,7 @@ from service.files.unclaimed_bytes import deleted_unless_kept
 from service.files.uploads import present_upload, require_pending, upload_not_found
 from service.identifiers import new_file_id
 from service.nearest import shown
+from service.storage.discard import discard
 from service.storage.object_store import ObjectNotFound, ObjectStore, StoredObject
 
 
@@ -74,8 +75,7 @@ def complete_upload(completion: Completion, *, database: Database, store: Object
     with deleted_unless_kept(store, stored.key) as written:
         answer = _record(completion, file_id, stored, freed, database=database, now=now)
         written.is_kept = answer.file is not None and answer.file.id == file_id
-    for key in freed:
-        store.delete(key)
+    discard(store, freed)
     return answer
 
 

@@ -27,6 +27,7 @@ from service.files.receiving import ReceivedUpload
 from service.files.stored_bytes import claim_stored_bytes
 from service.files.unclaimed_bytes import deleted_unless_kept
 from service.nearest import shown
+from service.storage.discard import discard
 from service.storage.object_store import ObjectNotFound, ObjectStore
 
 
@@ -115,7 +116,7 @@ def delete_file(
         row = _require_file(session, project_id, file_id, now=clock())
         FileRepository(session).delete(project_id, FileId(row.id))
         ModelRepository(session).forget_archive(project_id, FileId(row.id))
-    store.delete(row.object_key)
+    discard(store, [row.object_key])
     return FileDeleted(id=row.id, object="file", deleted=True)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from service.errors import ServiceError
+from service.storage.discard import discard
 from service.storage.object_store import ObjectStore
 
 
@@ -14,10 +16,16 @@ class WrittenBytes:
 
 @contextmanager
 def deleted_unless_kept(store: ObjectStore, key: str) -> Iterator[WrittenBytes]:
-    """Delete what lies under `key` unless the block has set `is_kept`, which it does once the row is committed."""
+    """Delete what lies under `key` unless the block has set `is_kept`, which it does once the row is committed.
+
+    After an error that is none of ours they stay, for retention to take if they have no row: the database may have
+    committed, and its answer been lost.
+    """
     written = WrittenBytes()
     try:
         yield written
-    finally:
-        if not written.is_kept:
-            store.delete(key)
+    except ServiceError:
+        discard(store, [key])
+        raise
+    if not written.is_kept:
+        discard(store, [key])

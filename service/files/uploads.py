@@ -34,6 +34,7 @@ from service.files.unclaimed_bytes import deleted_unless_kept
 from service.files.upload_form import sanitise_filename
 from service.identifiers import new_upload_id
 from service.nearest import shown
+from service.storage.discard import discard
 from service.storage.object_store import ObjectStore, StoredObject
 
 
@@ -136,8 +137,7 @@ def cancel_upload(
             session.refresh(row)
         object_keys = uploads.remove_parts(UploadId(row.id))
         answer = present_upload(session, row, now=now)
-    for key in object_keys:
-        store.delete(key)
+    discard(store, object_keys)
     return answer
 
 

@@ -9,10 +9,12 @@ from service.clock import unix_seconds
 from service.db.engine import Database
 from service.db.jobs import JobRepository
 from service.db.models import ModelRepository
+from service.db.projects import ProjectRepository
 from service.db.tables import ModelRow
 from service.errors import Conflict, NotFound
 from service.nearest import did_you_mean, shown
 from service.registry import BaseModelEntry, Registry
+from service.storage.discard import discard_folder
 from service.storage.object_store import ObjectStore
 
 COMPARED_NAMES = 100
@@ -60,13 +62,13 @@ def delete_model(
     if name in registry:
         raise BaseModelNotDeletable(f"{shown(name)} is a base model; only ft: models can be deleted")
     with database.write() as session:
+        ProjectRepository(session).lock(project_id)  # of two names of one adapter, the second to go sees the first gone
         row = _require_tuned(session, project_id, name, registry)
         _check_unused(session, project_id, row)
         ModelRepository(session).delete(project_id, name)
         is_shared = ModelRepository(session).is_adapter_used(row.adapter_key)
     if not is_shared:
-        for key in store.list_keys(f"{row.adapter_key}/"):
-            store.delete(key)
+        discard_folder(store, row.adapter_key)
     return ModelDeleted(id=row.name, object="model", deleted=True)
 
 

@@ -57,7 +57,7 @@ def create_key(
     """Raises: ProjectNotFound, ProjectArchived, ServiceAccountNotFound."""
     with organization.database.write() as session:
         project = require_active_project(session, project_id)
-        account = _require_account(session, ProjectId(project.id), account_id)
+        account = _require_account(session, ProjectId(project.id), account_id, locked=True)
         return _add_key(session, organization, project, account, request)
 
 
@@ -95,7 +95,7 @@ def delete_service_account(organization: Organization, project_id: str, account_
     """Its keys open nothing from now on. Raises: ProjectNotFound, ServiceAccountNotFound."""
     with organization.database.write() as session:
         project = require_project(session, project_id)
-        account = _require_account(session, ProjectId(project.id), account_id)
+        account = _require_account(session, ProjectId(project.id), account_id, locked=True)
         ServiceAccountRepository(session).delete(ServiceAccountId(account.id), now=organization.clock())
         record(session, organization, "service_account.deleted", account.id, project=project)
     return ServiceAccountDeleted(id=account_id, object="organization.project.service_account.deleted", deleted=True)
@@ -134,8 +134,10 @@ def _add_key(
     )
 
 
-def _require_account(session: Session, project_id: ProjectId, account_id: str) -> ServiceAccountRow:
-    row = ServiceAccountRepository(session).find(project_id, account_id)
+def _require_account(
+    session: Session, project_id: ProjectId, account_id: str, *, locked: bool = False
+) -> ServiceAccountRow:
+    row = ServiceAccountRepository(session).find(project_id, account_id, locked=locked)
     if row is None:
         raise ServiceAccountNotFound(f"The project {project_id} has no service account {shown(account_id)}")
     return row

@@ -1,4 +1,5 @@
-"""Objects without a row: what a kill between bytes and row, or between row and bytes, has left in the store.
+"""Objects without a row: what a kill between bytes and row, or between row and bytes, has left in the store, and what
+was left there because a commit was not answered or a delete failed.
 
 Only `files/` and `uploads/` are looked at, only keys whose last segment is an id of ours, and only a day after that id
 was made: an upload under way has its bytes before its row. Run folders are their jobs' own.

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from service.storage.incoming import new_incoming_file, sweep
 from service.storage.object_keys import RESERVED_SEGMENT, check_key
@@ -39,14 +40,13 @@ class FolderStore:
         return StoredObject(key, size_bytes, digest.hexdigest())
 
     def read(self, key: str) -> bytes:
-        try:
-            return self._path(key).read_bytes()
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise _not_found(key) from error
+        with self._open(key) as file:
+            return file.read()
 
     def stream(self, key: str, *, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        size_bytes = self.size_bytes(key)
-        return self._chunks(key, start=start, end=size_bytes if end is None else min(end, size_bytes))
+        chunks = self._chunks(key, start=start, end=end)
+        next(chunks)
+        return chunks
 
     def size_bytes(self, key: str) -> int:
         try:
@@ -99,16 +99,22 @@ class FolderStore:
                 folders.remove(RESERVED_SEGMENT)
             yield folder, names
 
-    def _chunks(self, key: str, *, start: int, end: int) -> Iterator[bytes]:
-        try:
-            file = self._path(key).open("rb")
-        except FileNotFoundError as error:
-            raise _not_found(key) from error
-        with file:
+    def _chunks(self, key: str, *, start: int, end: int | None) -> Iterator[bytes]:
+        """Yield nothing with the object open, then its bytes: once begun, it closes the file whoever lets go of it."""
+        with self._open(key) as file:
+            yield b""
+            size_bytes = os.fstat(file.fileno()).st_size
+            end = size_bytes if end is None else min(end, size_bytes)
             file.seek(start)
             while start < end and (chunk := file.read(min(READ_BYTES, end - start))):
                 start += len(chunk)
                 yield chunk
+
+    def _open(self, key: str) -> BinaryIO:
+        try:
+            return self._path(key).open("rb")
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise _not_found(key) from error
 
     def _sync_folders(self, folder: Path) -> None:
         """Make the new names durable: a file's own fsync says nothing about the folders it lies in."""
@@ -123,16 +129,29 @@ class FolderStore:
 
 
 def _move(path: Path, target: Path) -> None:
-    """Under a new folder, if need be, which a delete may take away again as long as it is empty."""
+    """Under a new folder, if need be, which a delete may take away again as long as it is empty.
+
+    Also while `mkdir` looks at it: then it says that the folder is there, or that the one above it is not.
+    """
     while True:
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
         except FileNotFoundError:
             if not path.exists():
                 raise
+        except FileExistsError as error:
+            if _is_other_than_folder(error.filename):
+                raise
         else:
             return
+
+
+def _is_other_than_folder(path: str) -> bool:
+    try:
+        return not stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _remove_empty(folder: Path) -> bool:

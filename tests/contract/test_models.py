@@ -6,6 +6,7 @@ from openai import OpenAI
 from sqlalchemy import update
 
 from service.db.tables import ModelRow
+from service.storage.object_store import StoreError
 from tests.contract.rows import NOW, add_model, finish, submit, upload
 from tests.contract.server import ProjectAccess, Server, new_project, openai_client
 
@@ -72,6 +73,20 @@ def test_an_adapter_with_two_names_stays_until_both_are_deleted(
     assert len(adapter_keys(server, tuned)) == 1
     client.models.delete(f"{tuned}:ckpt-step-9")
     assert adapter_keys(server, tuned) == []
+
+
+@pytest.mark.parametrize("failing", ["list_keys", "delete"])
+def test_a_model_is_deleted_though_the_store_is_away(
+    client: OpenAI, server: Server, tuned: str, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(server.store, failing, be_away)
+        assert client.models.delete(tuned).deleted
+    assert tuned not in [model.id for model in client.models.list()]
+
+
+def be_away(_key: str) -> None:
+    raise StoreError(5, "the object store does not answer", remedy="-")
 
 
 def test_a_base_model_cannot_be_deleted(client: OpenAI) -> None:

@@ -1,6 +1,8 @@
 """The migrations make the tables that the code speaks of, and take them away again."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from sqlalchemy.exc import IntegrityError
 
 from schemas.ids import ProjectId
 from service.db import migrate
-from service.db.engine import Database
+from service.db.engine import SESSION_SETTINGS, Database
 from service.db.jobs import JobRepository
+from service.db.locks import Lock, take_lock
 from service.db.projects import ProjectRepository
 from service.db.runs import RunRepository
 from service.db.tables import ProjectRow, Table
@@ -77,6 +80,20 @@ def test_migrating_twice_changes_nothing(engine: Engine) -> None:
     before = inspect(engine).get_table_names()
     migrate.upgrade(engine)
     assert inspect(engine).get_table_names() == before
+
+
+@pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout"])
+def test_a_process_waits_for_anothers_migration_for_longer_than_a_request_would(
+    postgres: PostgresDatabases, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SESSION_SETTINGS, limit, "50ms")
+    with closing(Database(postgres.new_url())) as database, ThreadPoolExecutor(1) as pool:
+        with database.engine.begin() as other:
+            take_lock(other, Lock.MIGRATION)
+            migrating = pool.submit(migrate.upgrade, database.engine)
+            with pytest.raises(TimeoutError):
+                migrating.result(timeout=0.5)
+        migrating.result()
 
 
 def test_every_migration_can_be_taken_back(engine: Engine) -> None:

@@ -5,9 +5,10 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from service.storage.folder import FolderStore
@@ -89,6 +90,66 @@ def test_a_deleted_object_leaves_no_folder_and_takes_no_other_with_it(tmp_path: 
     assert store.read("uploads/a/2") == b"x"
     store.delete("uploads/a/2")
     assert {path.name for path in tmp_path.iterdir()} == {"files", RESERVED_SEGMENT}
+
+
+def after_making(folder: Path, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `act` come right after the first time that somebody makes the folder, or finds it there."""
+    make, acts = os.mkdir, [act]
+
+    def make_and_act(path: Path, mode: int = 0o777) -> None:
+        try:
+            make(path, mode)
+        finally:
+            if path == folder and acts:
+                acts.pop()()
+
+    monkeypatch.setattr(os, "mkdir", make_and_act)
+
+
+def test_a_delete_may_take_the_folder_that_a_write_has_just_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderStore(tmp_path)
+    store.write("files/a", [b"x"])
+    after_making(tmp_path / "files", lambda: store.delete("files/a"), monkeypatch)
+    store.write("files/b", [b"y"])
+    assert store.read("files/b") == b"y"
+
+
+def test_a_delete_may_take_the_folder_above_the_one_that_a_write_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, above = FolderStore(tmp_path), tmp_path / "uploads"
+    after_making(above, above.rmdir, monkeypatch)
+    store.write("uploads/u/p", [b"y"])
+    assert store.read("uploads/u/p") == b"y"
+
+
+@pytest.mark.parametrize("key", ["file/below", "file/far/below", "link/below", "link/far/below"])
+def test_what_is_no_folder_is_not_waited_for(tmp_path: Path, key: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises((FileExistsError, NotADirectoryError)):
+        FolderStore(tmp_path).write(key, [b"x"])
+
+
+def test_an_object_that_is_deleted_streams_on(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    store.write("a", [b"hello"])
+    chunks = store.stream("a", start=1)
+    store.delete("a")
+    assert b"".join(chunks) == b"ello"
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_stream_that_nobody_reads_to_its_end_holds_no_file(tmp_path: Path, taken: int) -> None:
+    store = FolderStore(tmp_path)
+    store.write("a", [b"x" * 1_000_000])
+    chunks = store.stream("a")
+    for _ in range(taken):
+        next(chunks)
+    del chunks
+    assert str(tmp_path / "a") not in [file.path for file in psutil.Process().open_files()]
 
 
 def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:

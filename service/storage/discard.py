@@ -1,0 +1,33 @@
+"""Delete bytes after the commit that took their row, or that never gave them one.
+
+What was asked for is done by then: an error of the store would be told to who asked, who would ask again and hear
+"not found". So it is logged, and the bytes are left: to retention under `files/` and `uploads/`, under `runs/` to who
+reads the log.
+"""
+
+from collections.abc import Iterable
+
+import structlog
+
+from service.storage.object_store import ObjectStore
+
+log = structlog.get_logger()
+
+
+def discard(store: ObjectStore, keys: Iterable[str]) -> None:
+    """Up to the first that the store fails on: the others would each wait as long for it."""
+    for key in keys:
+        try:
+            store.delete(key)
+        except OSError:
+            log.exception("bytes_not_deleted", key=key)
+            return
+
+
+def discard_folder(store: ObjectStore, folder: str) -> None:
+    try:
+        keys = store.list_keys(f"{folder}/")
+    except OSError:
+        log.exception("bytes_not_deleted", key=folder)
+        return
+    discard(store, keys)
