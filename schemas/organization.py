@@ -129,17 +129,21 @@ class ServiceAccount(Response):
     """Unix seconds."""
 
 
-class ServiceAccountKey(Response):
-    """A new key: its value is told here and never again."""
+class ServiceAccountKeyMade(Response):
+    """What is kept of the answer to a key's creation."""
 
     id: str
     object: Literal["organization.project.service_account.api_key"]
     name: str
-    value: str
     created_at: int
     """Unix seconds."""
     expires_at: int | None
     """Unix seconds; null: it does not expire."""
+
+
+class ServiceAccountKey(ServiceAccountKeyMade):
+    value: str
+    """Told here and never again."""
 
 
 class ServiceAccountCreated(ServiceAccount):
