@@ -8,7 +8,7 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.audit_logs import AuditEventType
-from service.api.pages import After, Limit, UnixSeconds
+from service.api.pages import After, Before, Limit, UnixSeconds
 from service.db.audit_logs import AuditFilter
 
 Several = Annotated[list[str], Field(max_length=100)]
@@ -19,7 +19,7 @@ class AuditLogsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     after: After = None
-    before: After = None
+    before: Before = None
     limit: Limit = 20
     event_types: list[AuditEventType] = Field(default_factory=list, alias="event_types[]", max_length=100)
     actor_ids: Several = Field(default_factory=list, alias="actor_ids[]")

@@ -9,6 +9,7 @@ from schemas.organization import AdminKey, AdminKeyCreated, AdminKeyDeleted, Adm
 from schemas.pages import BoundedPage, bounded_page
 from service.api_keys import ADMIN_PREFIX, hash_api_key, last_characters, new_admin_key
 from service.clock import unix_seconds
+from service.cursors import check_cursor
 from service.db.admin_keys import AdminKeyRepository
 from service.db.once import OncePer, create_once
 from service.db.tables import AdminKeyRow
@@ -62,6 +63,8 @@ def find_admin_key(organization: Organization, key_id: str) -> AdminKey:
 def list_admin_keys(
     organization: Organization, *, after: str | None, limit: int, newest_first: bool
 ) -> BoundedPage[AdminKey]:
+    """Raises: InvalidRequest."""
+    check_cursor(after, prefix="key_", kind="an admin key")
     with organization.database.read() as session:
         rows = AdminKeyRepository(session).list_after(after=after, limit=limit + 1, newest_first=newest_first)
     return bounded_page([_present(row) for row in rows], limit=limit)

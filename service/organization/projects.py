@@ -14,6 +14,7 @@ from schemas.organization import (
 )
 from schemas.pages import BoundedPage, bounded_page
 from service.clock import unix_seconds
+from service.cursors import check_cursor
 from service.db.once import OncePer, create_once
 from service.db.projects import ProjectRepository
 from service.db.tables import ProjectRow
@@ -52,7 +53,8 @@ def find_project(organization: Organization, project_id: str) -> OrganizationPro
 def list_projects(
     organization: Organization, *, after: str | None, limit: int, with_archived: bool
 ) -> BoundedPage[OrganizationProject]:
-    """Newest first."""
+    """Newest first. Raises: InvalidRequest."""
+    check_cursor(after, prefix="proj_", kind="a project")
     with organization.database.read() as session:
         rows = ProjectRepository(session).list_after(after=after, limit=limit + 1, with_archived=with_archived)
     return bounded_page([_present(row) for row in rows], limit=limit)

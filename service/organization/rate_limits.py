@@ -1,10 +1,11 @@
 """Rate limits of a project: one entry a base model, for the jobs created on it, and one for requests of any kind."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from schemas.ids import ProjectId
 from schemas.organization import NO_LIMIT, ProjectRateLimit, UpdateRateLimitRequest
-from schemas.pages import BoundedPage, bounded_page
+from schemas.pages import BoundedPage, bounded_page, bounded_page_before
+from service.cursors import unknown_cursor
 from service.db.rate_limits import ALL_REQUESTS, RateLimitRepository
 from service.db.tables import RateLimitRow
 from service.nearest import did_you_mean, shown
@@ -17,16 +18,30 @@ PREFIX = "rl-"
 
 
 def list_rate_limits(
-    organization: Organization, project_id: str, models: Iterable[str], *, after: str | None, limit: int
+    organization: Organization,
+    project_id: str,
+    models: Iterable[str],
+    *,
+    after: str | None,
+    before: str | None,
+    limit: int,
 ) -> BoundedPage[ProjectRateLimit]:
-    """By name, `*` first; `models`: the base models there are. Raises: ProjectNotFound."""
+    """By name, `*` first; `models`: the base models there are. Raises: ProjectNotFound, InvalidRequest."""
     with organization.database.read() as session:
         project = require_project(session, project_id)
         rows = RateLimitRepository(session).list_of_project(ProjectId(project.id))
     entries = [_present(model, rows.get(model)) for model in (ALL_REQUESTS, *sorted(models))]
+    start = 0 if after is None else _place(after, entries, param="after") + 1
+    if before is None:
+        return bounded_page(entries[start:], limit=limit)
+    return bounded_page_before(entries[start : _place(before, entries, param="before")], limit=limit)
+
+
+def _place(rate_limit_id: str, entries: Sequence[ProjectRateLimit], *, param: str) -> int:
     ids = [entry.id for entry in entries]
-    start = ids.index(after) + 1 if after in ids else 0
-    return bounded_page(entries[start:], limit=limit)
+    if rate_limit_id not in ids:
+        raise unknown_cursor(rate_limit_id, kind="rate limit", param=param)
+    return ids.index(rate_limit_id)
 
 
 def update_rate_limit(

@@ -19,6 +19,7 @@ from schemas.organization import (
 from schemas.pages import BoundedPage, bounded_page
 from service.api_keys import hash_api_key, last_characters, new_api_key
 from service.clock import unix_seconds
+from service.cursors import check_cursor
 from service.db.once import OncePer, create_once
 from service.db.projects import ProjectRepository
 from service.db.service_accounts import ServiceAccountRepository
@@ -99,7 +100,8 @@ def find_service_account(organization: Organization, project_id: str, account_id
 def list_service_accounts(
     organization: Organization, project_id: str, *, after: str | None, limit: int
 ) -> BoundedPage[ServiceAccount]:
-    """Newest first. Raises: ProjectNotFound."""
+    """Newest first. Raises: ProjectNotFound, InvalidRequest."""
+    check_cursor(after, prefix="svc_", kind="a service account")
     with organization.database.read() as session:
         project = require_project(session, project_id)
         rows = ServiceAccountRepository(session).list_after(ProjectId(project.id), after=after, limit=limit + 1)
