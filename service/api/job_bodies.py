@@ -6,7 +6,7 @@ from fastapi import Depends
 from pydantic import ValidationError
 
 from schemas.fine_tuning import CreateJobRequest
-from service.api.json_bodies import JsonBody, JsonObject
+from service.api.json_bodies import JsonBody, JsonObject, without_nulls
 from service.api.validation_messages import explain_body
 from service.errors import InvalidRequest
 
@@ -28,12 +28,12 @@ JobBody = Annotated[CreateJobRequest, Depends(_parse_job)]
 
 def parse_job(body: JsonObject) -> CreateJobRequest:
     """Raises: InvalidRequest."""
-    given = _without_nulls(body, NULL_IS_ABSENT)
+    given = without_nulls(body, NULL_IS_ABSENT)
     _refuse_deprecated(given)
     method = given.get("method")
     if isinstance(method, dict):
         _refuse_other_methods(method)
-        given["method"] = _without_nulls(method, NULL_IS_ABSENT_IN_METHOD)
+        given["method"] = without_nulls(method, NULL_IS_ABSENT_IN_METHOD)
     given.pop("hyperparameters", None)
     given.pop("integrations", None)
     try:
@@ -65,7 +65,3 @@ def _refuse_other_methods(method: JsonObject) -> None:
             f'method.type "{named[0]}" is not supported; this service tunes by preference: give {{"type": "dpo"}}',
             param="method.type",
         )
-
-
-def _without_nulls(given: JsonObject, names: frozenset[str]) -> JsonObject:
-    return {name: value for name, value in given.items() if value is not None or name not in names}

@@ -25,8 +25,15 @@ from service.organization import api_keys, projects
 PATH = "/organization/projects"
 router = APIRouter(prefix=PATH, tags=["organization"])
 
-CreateBody = Annotated[CreateProjectRequest, Depends(admin_body_as(CreateProjectRequest))]
-UpdateBody = Annotated[UpdateProjectRequest, Depends(admin_body_as(UpdateProjectRequest))]
+NULL_IS_ABSENT = frozenset({"external_key_id", "geography", "residency"})
+"""What OpenAI's projects may have and ours have not."""
+
+CreateBody = Annotated[
+    CreateProjectRequest, Depends(admin_body_as(CreateProjectRequest, null_is_absent=NULL_IS_ABSENT))
+]
+UpdateBody = Annotated[
+    UpdateProjectRequest, Depends(admin_body_as(UpdateProjectRequest, null_is_absent=NULL_IS_ABSENT))
+]
 UpdateKeyBody = Annotated[UpdateApiKeyRequest, Depends(admin_body_as(UpdateApiKeyRequest))]
 
 

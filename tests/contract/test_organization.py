@@ -58,6 +58,16 @@ def test_a_project_from_its_creation_to_its_archive(organization: Organization, 
         assert raised.value.code == "project_archived"
 
 
+def test_a_null_of_what_a_project_has_not_is_as_if_it_were_not_given(organization: Organization) -> None:
+    created = organization.projects.create(name="n", external_key_id=None, geography=None, residency=None)
+    changed = organization.projects.update(created.id, name=None, external_key_id=None, geography=None)
+    assert changed == created
+    assert organization.projects.update(created.id, name="m", external_key_id=None).name == "m"
+    with pytest.raises(openai.BadRequestError) as raised:
+        organization.projects.update(created.id, external_key_id="key-1")
+    assert raised.value.param == "external_key_id"
+
+
 def test_projects_come_in_pages(organization: Organization) -> None:
     made = [organization.projects.create(name=f"p{n}").id for n in range(5)]
     listed = [project.id for project in organization.projects.list(limit=2)]
@@ -193,6 +203,8 @@ def test_an_admin_key_opens_no_project(server: Server, admin_key: str) -> None:
         pytest.param("projects", {}, "name", id="no name"),
         pytest.param("projects", {"name": ""}, "name", id="empty name"),
         pytest.param("projects", {"name": "x", "geography": "eu"}, "geography", id="what is not ours"),
+        pytest.param("projects", {"name": "x", "residency": {"region": "eu"}}, "residency", id="no residency"),
+        pytest.param("projects", {"name": "x", "project_id": None}, "project_id", id="a null of nothing"),
         pytest.param("admin_api_keys", {"name": "x", "expires_in_seconds": 0}, "expires_in_seconds", id="at once"),
         pytest.param("admin_api_keys", {"name": "x", "expires_in_seconds": 10**12}, "expires_in_seconds", id="never"),
     ],
