@@ -82,6 +82,8 @@ class UpdateRateLimitRequest(Request):
 
     max_requests_per_1_minute: RequestLimit | None = None
     max_requests_per_1_day: RequestLimit | None = None
+    max_tokens_per_1_minute: RequestLimit | None = None
+    """`NO_LIMIT`, which every rate limit shows: tokens are not limited."""
 
 
 class ProjectQuotas(Response):

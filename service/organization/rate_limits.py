@@ -8,6 +8,7 @@ from schemas.pages import BoundedPage, bounded_page, bounded_page_before
 from service.cursors import unknown_cursor
 from service.db.rate_limits import ALL_REQUESTS, RateLimitRepository
 from service.db.tables import RateLimitRow
+from service.errors import InvalidRequest
 from service.nearest import did_you_mean, shown
 from service.organization.audit import record
 from service.organization.organization import Organization
@@ -51,8 +52,9 @@ def update_rate_limit(
     request: UpdateRateLimitRequest,
     models: Iterable[str],
 ) -> ProjectRateLimit:
-    """Raises: ProjectNotFound, ProjectArchived, RateLimitNotFound."""
+    """Raises: ProjectNotFound, ProjectArchived, RateLimitNotFound, InvalidRequest."""
     model = _require_model(rate_limit_id, models)
+    _refuse_token_limit(request.max_tokens_per_1_minute)
     with organization.database.write() as session:
         project = require_active_project(session, project_id)
         limits = RateLimitRepository(session)
@@ -60,10 +62,11 @@ def update_rate_limit(
         if row is None:
             row = RateLimitRow(project_id=project.id, model=model)
             limits.add(row)
-        changes = request.model_dump(exclude_none=True)
+        changes = request.model_dump(exclude_none=True, exclude={"max_tokens_per_1_minute"})
         for name, value in changes.items():
             setattr(row, name, None if value == NO_LIMIT else value)
-        record(session, organization, "rate_limit.updated", rate_limit_id, project=project, changes=changes)
+        if changes:
+            record(session, organization, "rate_limit.updated", rate_limit_id, project=project, changes=changes)
         return _present(model, row)
 
 
@@ -73,6 +76,15 @@ def _require_model(rate_limit_id: str, models: Iterable[str]) -> str:
         remedy = did_you_mean(rate_limit_id, known, kind="rate limits")
         raise RateLimitNotFound(f"The rate limit {shown(rate_limit_id)} does not exist; {remedy}")
     return known[rate_limit_id]
+
+
+def _refuse_token_limit(limit: int | None) -> None:
+    if limit not in (None, NO_LIMIT):
+        raise InvalidRequest(
+            f"max_tokens_per_1_minute is {limit}, and tokens are not limited here; leave it out, or give {NO_LIMIT} "
+            "as it is shown",
+            param="max_tokens_per_1_minute",
+        )
 
 
 def _present(model: str, row: RateLimitRow | None) -> ProjectRateLimit:
