@@ -49,7 +49,7 @@ class CreateServiceAccountRequest(Request):
     create_service_account_only: bool | None = None
     """Without a first API key."""
     expires_in_seconds: LifetimeS | None = None
-    """Of that first key; absent or null: it does not expire."""
+    """Of that first key, and only with one; absent or null: it does not expire."""
 
 
 class UpdateServiceAccountRequest(Request):

@@ -24,6 +24,7 @@ from service.db.once import OncePer, create_once
 from service.db.projects import ProjectRepository
 from service.db.service_accounts import ServiceAccountRepository
 from service.db.tables import ApiKeyRow, ProjectRow, ServiceAccountRow
+from service.errors import InvalidRequest
 from service.identifiers import new_key_id, new_service_account_id
 from service.nearest import shown
 from service.organization.audit import record
@@ -39,8 +40,9 @@ def create_service_account(
 ) -> ServiceAccountCreated:
     """With a first key, unless told otherwise.
 
-    Raises: ProjectNotFound, ProjectArchived, IdempotencyKeyReused, SecretToldBefore.
+    Raises: InvalidRequest, ProjectNotFound, ProjectArchived, IdempotencyKeyReused, SecretToldBefore.
     """
+    _refuse_lifetime_of_no_key(request)
     now, value, key = organization.clock(), new_api_key(), None
     account = ServiceAccountRow(
         id=new_service_account_id(), project_id=project_id, name=request.name, created_at=now, deleted_at=None
@@ -64,6 +66,15 @@ def create_service_account(
     if answer.id != account.id:
         raise SecretToldBefore(answer.id, path=f"/v1/organization/projects/{project_id}/service_accounts")
     return ServiceAccountCreated(**answer.model_dump(), api_key=_with_value(_present_key(key), value))
+
+
+def _refuse_lifetime_of_no_key(request: CreateServiceAccountRequest) -> None:
+    if request.create_service_account_only and request.expires_in_seconds is not None:
+        raise InvalidRequest(
+            f"expires_in_seconds is {request.expires_in_seconds}, and there is no key to expire with "
+            "create_service_account_only; leave one of the two out",
+            param="expires_in_seconds",
+        )
 
 
 def create_key(

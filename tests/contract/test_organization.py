@@ -113,6 +113,20 @@ def test_service_accounts_are_listed_renamed_and_deleted_with_their_keys(
     assert raised.value.code == "service_account_not_found"
 
 
+def test_an_account_without_a_key_has_no_lifetime_of_one(organization: Organization) -> None:
+    project_id = organization.projects.create(name="p").id
+    accounts = organization.projects.service_accounts
+    with pytest.raises(openai.BadRequestError) as raised:
+        accounts.create(project_id, name="bare", create_service_account_only=True, expires_in_seconds=60)
+    assert raised.value.param == "expires_in_seconds"
+    assert accounts.list(project_id).data == []
+    bare = accounts.create(project_id, name="bare", create_service_account_only=True, expires_in_seconds=None)
+    assert bare.api_key is None
+    with_key = accounts.create(project_id, name="ci", create_service_account_only=False, expires_in_seconds=60)
+    assert with_key.api_key is not None
+    assert with_key.api_key.expires_at == with_key.api_key.created_at + 60
+
+
 def test_a_key_is_shown_without_its_value_and_revoked_at_once(organization: Organization, server: Server) -> None:
     project_id = organization.projects.create(name="p").id
     account = organization.projects.service_accounts.create(project_id, name="ci")
