@@ -3,7 +3,8 @@
 from pydantic import JsonValue
 from sqlalchemy.orm import Session
 
-from schemas.audit_logs import AuditActor, AuditActorKey, AuditDetails, AuditEventType, AuditLog, AuditProject
+from schemas.audit_event_types import AuditEventType
+from schemas.audit_logs import AuditActor, AuditActorKey, AuditDetails, AuditLog, AuditProject
 from schemas.pages import BoundedPage, bounded_page, bounded_page_before
 from service.clock import unix_seconds
 from service.cursors import check_cursor
