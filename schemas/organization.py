@@ -82,7 +82,7 @@ class UpdateRateLimitRequest(Request):
 
     max_requests_per_1_minute: RequestLimit | None = None
     max_requests_per_1_day: RequestLimit | None = None
-    max_tokens_per_1_minute: RequestLimit | None = None
+    max_tokens_per_1_minute: Annotated[int, Field(ge=0, le=NO_LIMIT)] | None = None
     """`NO_LIMIT`, which every rate limit shows: tokens are not limited."""
 
 

@@ -148,7 +148,7 @@ def test_of_those_sent_at_once_one_gets_the_secret(
 
 
 @with_a_secret
-def test_a_key_with_another_path_or_body_is_refused(
+def test_a_key_with_another_path_is_refused(
     organization: Organization, project_id: str, account_id: str, create: Create, remedy: str
 ) -> None:
     headers = fresh_key()
@@ -156,11 +156,21 @@ def test_a_key_with_another_path_or_body_is_refused(
     with pytest.raises(openai.ConflictError) as raised:
         organization.projects.create(name="p", extra_headers=headers)
     assert raised.value.code == "idempotency_key_reused"
+
+
+def test_a_key_with_another_body_or_project_is_refused(organization: Organization, project_id: str) -> None:
     headers = fresh_key()
-    organization.projects.create(name="p", extra_headers=headers)
-    with pytest.raises(openai.ConflictError) as raised:
-        organization.projects.create(name="q", extra_headers=headers)
-    assert raised.value.code == "idempotency_key_reused"
+    accounts = organization.projects.service_accounts
+    accounts.create(project_id, name="ci", extra_headers=headers)
+    other_id = organization.projects.create(name="other").id
+    for other in (
+        lambda: accounts.create(project_id, name="deploy", extra_headers=headers),
+        lambda: accounts.create(other_id, name="ci", extra_headers=headers),
+    ):
+        with pytest.raises(openai.ConflictError) as raised:
+            other()
+        assert raised.value.code == "idempotency_key_reused"
+    assert accounts.list(other_id).data == []
 
 
 def test_a_key_of_the_organization_is_no_projects(organization: Organization, server: Server) -> None:
