@@ -4,20 +4,8 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from schemas.audit_event_types import AuditEventType
 from schemas.base import Response
-
-AuditEventType = Literal[
-    "project.created",
-    "project.updated",
-    "project.archived",
-    "service_account.created",
-    "service_account.updated",
-    "service_account.deleted",
-    "api_key.created",
-    "api_key.updated",
-    "api_key.deleted",
-    "rate_limit.updated",
-]
 
 
 class AuditActorKey(Response):

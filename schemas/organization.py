@@ -49,7 +49,7 @@ class CreateServiceAccountRequest(Request):
     create_service_account_only: bool | None = None
     """Without a first API key."""
     expires_in_seconds: LifetimeS | None = None
-    """Of that first key; absent or null: it does not expire."""
+    """Of that first key, and only with one; absent or null: it does not expire."""
 
 
 class UpdateServiceAccountRequest(Request):
@@ -82,6 +82,8 @@ class UpdateRateLimitRequest(Request):
 
     max_requests_per_1_minute: RequestLimit | None = None
     max_requests_per_1_day: RequestLimit | None = None
+    max_tokens_per_1_minute: Annotated[int, Field(ge=0, le=NO_LIMIT)] | None = None
+    """`NO_LIMIT`, which every rate limit shows: tokens are not limited."""
 
 
 class ProjectQuotas(Response):
@@ -129,17 +131,21 @@ class ServiceAccount(Response):
     """Unix seconds."""
 
 
-class ServiceAccountKey(Response):
-    """A new key: its value is told here and never again."""
+class ServiceAccountKeyMade(Response):
+    """What is kept of the answer to a key's creation."""
 
     id: str
     object: Literal["organization.project.service_account.api_key"]
     name: str
-    value: str
     created_at: int
     """Unix seconds."""
     expires_at: int | None
     """Unix seconds; null: it does not expire."""
+
+
+class ServiceAccountKey(ServiceAccountKeyMade):
+    value: str
+    """Told here and never again."""
 
 
 class ServiceAccountCreated(ServiceAccount):

@@ -31,11 +31,19 @@ Listed = TypeVar("Listed", bound=Identified)
 def bounded_page(items: list[Listed], *, limit: int) -> "BoundedPage[Listed]":
     """The page of the first `limit` items, of which there is one more if there is a next page."""
     # The type is quoted: Pydantic would build a schema of the bound, which is none of its own.
-    data = items[:limit]
+    return _page(items[:limit], has_more=len(items) > limit)
+
+
+def bounded_page_before(items: list[Listed], *, limit: int) -> "BoundedPage[Listed]":
+    """The page of the last `limit` items, the nearest ones to a `before`, of which there is one more if any is left."""
+    return _page(items[-limit:], has_more=len(items) > limit)
+
+
+def _page(data: list[Listed], *, has_more: bool) -> "BoundedPage[Listed]":
     return BoundedPage(
         object="list",
         data=data,
-        has_more=len(items) > limit,
+        has_more=has_more,
         first_id=data[0].id if data else None,
         last_id=data[-1].id if data else None,
     )

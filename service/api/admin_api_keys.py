@@ -7,20 +7,25 @@ from fastapi import APIRouter, Depends
 from schemas.organization import AdminKey, AdminKeyCreated, AdminKeyDeleted, CreateAdminKeyRequest
 from schemas.pages import BoundedPage
 from service.api.auth import Org
+from service.api.idempotency import IdempotencyKey, once_per_body
+from service.api.json_bodies import AdminJsonBody
 from service.api.openapi import CONFLICT, json_body
 from service.api.pages import AdminKeysPage
 from service.api.typed_bodies import admin_body_as
+from service.db.idempotency import ORGANIZATION
 from service.organization import admin_keys
 
-router = APIRouter(prefix="/organization/admin_api_keys", tags=["organization"])
+PATH = "/organization/admin_api_keys"
+router = APIRouter(prefix=PATH, tags=["organization"])
 
 CreateBody = Annotated[CreateAdminKeyRequest, Depends(admin_body_as(CreateAdminKeyRequest))]
 
 
 @router.post("", openapi_extra=json_body(CreateAdminKeyRequest))
-def create_admin_key(org: Org, request: CreateBody) -> AdminKeyCreated:
+def create_admin_key(org: Org, key: IdempotencyKey, body: AdminJsonBody, request: CreateBody) -> AdminKeyCreated:
     """Create an admin key; its value is told here alone."""
-    return admin_keys.create_admin_key(org, request)
+    once = once_per_body(ORGANIZATION, key, path=PATH, body=body)
+    return admin_keys.create_admin_key(org, request, once_per=once)
 
 
 @router.get("")

@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.audit_logs import AuditEventType
-from service.api.pages import After, Limit, UnixSeconds
+from schemas.audit_event_types import AskedEventType
+from service.api.pages import After, Before, Limit, UnixSeconds
 from service.db.audit_logs import AuditFilter
+from service.errors import InvalidRequest
 
 Several = Annotated[list[str], Field(max_length=100)]
 SECOND = timedelta(seconds=1)
@@ -19,12 +20,13 @@ class AuditLogsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     after: After = None
-    before: After = None
+    before: Before = None
     limit: Limit = 20
-    event_types: list[AuditEventType] = Field(default_factory=list, alias="event_types[]", max_length=100)
+    event_types: list[AskedEventType] = Field(default_factory=list, alias="event_types[]", max_length=100)
     actor_ids: Several = Field(default_factory=list, alias="actor_ids[]")
     actor_emails: Several = Field(default_factory=list, alias="actor_emails[]")
     """Nobody here has one: naming any finds nothing."""
+    tenant_only: bool = False
     project_ids: Several = Field(default_factory=list, alias="project_ids[]")
     resource_ids: Several = Field(default_factory=list, alias="resource_ids[]")
     later_than: UnixSeconds | None = Field(default=None, alias="effective_at[gt]")
@@ -42,7 +44,12 @@ class AuditPage:
 
 
 def _audit_page(query: Annotated[AuditLogsQuery, Query()]) -> AuditPage:
-    """Whole seconds are what an entry shows: `gt` means from the next one on."""
+    """Whole seconds are what an entry shows: `gt` means from the next one on. Raises: InvalidRequest."""
+    if query.tenant_only:
+        raise InvalidRequest(
+            "tenant_only is true, and there is no tenant above this organization with events of its own; leave it out",
+            param="tenant_only",
+        )
     starts = [_moment(query.since), _next_second(query.later_than)]
     ends = [_moment(query.before_time), _next_second(query.until)]
     matching = AuditFilter(

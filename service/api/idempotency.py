@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Header
 
-from schemas.ids import ProjectId
 from service.api.json_bodies import JsonObject
+from service.db.idempotency import IdempotencyKeyOwner
 from service.db.once import OncePer
 from service.errors import InvalidRequest
 
@@ -27,11 +27,11 @@ def _check_key(
 IdempotencyKey = Annotated[str | None, Depends(_check_key)]
 
 
-def once_per_body(project_id: ProjectId, key: str | None, *, path: str, body: JsonObject) -> OncePer | None:
+def once_per_body(owner: IdempotencyKeyOwner, key: str | None, *, path: str, body: JsonObject) -> OncePer | None:
     """Two bodies are the same when they say the same, whatever the order of their fields."""
     said = json.dumps(["POST", path, body], sort_keys=True)
-    return once_per(project_id, key, request_sha256=hashlib.sha256(said.encode()).hexdigest())
+    return once_per(owner, key, request_sha256=hashlib.sha256(said.encode()).hexdigest())
 
 
-def once_per(project_id: ProjectId, key: str | None, *, request_sha256: str) -> OncePer | None:
-    return None if key is None else OncePer(project_id, key, request_sha256)
+def once_per(owner: IdempotencyKeyOwner, key: str | None, *, request_sha256: str) -> OncePer | None:
+    return None if key is None else OncePer(owner, key, request_sha256)

@@ -6,7 +6,7 @@ from fastapi import Depends
 from pydantic import ValidationError
 
 from schemas.fine_tuning import CreateJobRequest
-from service.api.json_bodies import JsonBody, JsonObject
+from service.api.json_bodies import JsonBody, JsonObject, without_nulls
 from service.api.validation_messages import explain_body
 from service.errors import InvalidRequest
 
@@ -29,7 +29,7 @@ JobBody = Annotated[CreateJobRequest, Depends(_parse_job)]
 
 def parse_job(body: JsonObject) -> CreateJobRequest:
     """Raises: InvalidRequest."""
-    given = _without_nulls(body, NULL_IS_ABSENT)
+    given = without_nulls(body, NULL_IS_ABSENT)
     _refuse_deprecated(given)
     method = given.get("method")
     if isinstance(method, dict):
@@ -69,10 +69,6 @@ def _refuse_other_methods(method: JsonObject) -> None:
 
 
 def _without_null_settings(method: JsonObject) -> JsonObject:
-    kept = _without_nulls(method, NULL_IS_ABSENT_IN_METHOD)
+    kept = without_nulls(method, NULL_IS_ABSENT_IN_METHOD)
     dpo = kept.get("dpo")
-    return kept | {"dpo": _without_nulls(dpo, NULL_IS_ABSENT_IN_DPO)} if isinstance(dpo, dict) else kept
-
-
-def _without_nulls(given: JsonObject, names: frozenset[str]) -> JsonObject:
-    return {name: value for name, value in given.items() if value is not None or name not in names}
+    return kept | {"dpo": without_nulls(dpo, NULL_IS_ABSENT_IN_DPO)} if isinstance(dpo, dict) else kept

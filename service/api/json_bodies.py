@@ -49,6 +49,11 @@ def parse_object(body: bytes) -> JsonObject:
     return value
 
 
+def without_nulls(given: JsonObject, names: frozenset[str]) -> JsonObject:
+    """Without those of the names whose null says as much as their absence."""
+    return {name: value for name, value in given.items() if value is not None or name not in names}
+
+
 async def _read_capped(request: Request) -> bytes:
     body = bytearray()
     _check_size(int(request.headers.get("content-length", "0")))

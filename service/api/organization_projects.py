@@ -14,21 +14,32 @@ from schemas.organization import (
 )
 from schemas.pages import BoundedPage
 from service.api.auth import Org
+from service.api.idempotency import IdempotencyKey, once_per_body
+from service.api.json_bodies import AdminJsonBody
 from service.api.openapi import CONFLICT, json_body
 from service.api.pages import ProjectKeysPage, ProjectsPage
 from service.api.typed_bodies import admin_body_as
+from service.db.idempotency import ORGANIZATION
 from service.organization import api_keys, projects
 
-router = APIRouter(prefix="/organization/projects", tags=["organization"])
+PATH = "/organization/projects"
+router = APIRouter(prefix=PATH, tags=["organization"])
 
-CreateBody = Annotated[CreateProjectRequest, Depends(admin_body_as(CreateProjectRequest))]
-UpdateBody = Annotated[UpdateProjectRequest, Depends(admin_body_as(UpdateProjectRequest))]
+NULL_IS_ABSENT = frozenset({"external_key_id", "geography", "residency"})
+"""What OpenAI's projects may have and ours have not."""
+
+CreateBody = Annotated[
+    CreateProjectRequest, Depends(admin_body_as(CreateProjectRequest, null_is_absent=NULL_IS_ABSENT))
+]
+UpdateBody = Annotated[
+    UpdateProjectRequest, Depends(admin_body_as(UpdateProjectRequest, null_is_absent=NULL_IS_ABSENT))
+]
 UpdateKeyBody = Annotated[UpdateApiKeyRequest, Depends(admin_body_as(UpdateApiKeyRequest))]
 
 
 @router.post("", openapi_extra=json_body(CreateProjectRequest))
-def create_project(org: Org, request: CreateBody) -> OrganizationProject:
-    return projects.create_project(org, request)
+def create_project(org: Org, key: IdempotencyKey, body: AdminJsonBody, request: CreateBody) -> OrganizationProject:
+    return projects.create_project(org, request, once_per=once_per_body(ORGANIZATION, key, path=PATH, body=body))
 
 
 @router.get("")

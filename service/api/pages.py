@@ -14,6 +14,7 @@ from service.jobs.queries import JobFilter
 from service.nearest import did_you_mean, shown
 
 After = Annotated[str | None, Field(max_length=128, description="The last id of the page before.")]
+Before = Annotated[str | None, Field(max_length=128, description="The first id of the page after.")]
 Limit = Annotated[int, Field(ge=1, le=100)]
 UnixSeconds = Annotated[int, Field(ge=0, le=32_503_680_000)]
 """Up to the year 3000."""
@@ -41,6 +42,7 @@ class ProjectsQuery(PageQuery):
 
 
 class RateLimitsQuery(PageQuery):
+    before: Before = None
     limit: Limit = 100
 
 

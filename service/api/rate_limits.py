@@ -21,7 +21,9 @@ UpdateBody = Annotated[UpdateRateLimitRequest, Depends(admin_body_as(UpdateRateL
 @router.get("")
 def list_rate_limits(project_id: str, org: Org, app: App, page: RateLimitsPage) -> BoundedPage[ProjectRateLimit]:
     """List the limits of requests of any kind (`*`) and of jobs by base model."""
-    return rate_limits.list_rate_limits(org, project_id, app.registry, after=page.after, limit=page.limit)
+    return rate_limits.list_rate_limits(
+        org, project_id, app.registry, after=page.after, before=page.before, limit=page.limit
+    )
 
 
 @router.post("/{rate_limit_id:path}", openapi_extra=json_body(UpdateRateLimitRequest), responses=CONFLICT)

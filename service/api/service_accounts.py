@@ -15,12 +15,16 @@ from schemas.organization import (
 )
 from schemas.pages import BoundedPage
 from service.api.auth import Org
+from service.api.idempotency import IdempotencyKey, once_per_body
+from service.api.json_bodies import AdminJsonBody
 from service.api.openapi import CONFLICT, json_body
 from service.api.pages import PlainPage
 from service.api.typed_bodies import admin_body_as
+from service.db.idempotency import ORGANIZATION
 from service.organization import service_accounts
 
-router = APIRouter(prefix="/organization/projects/{project_id}/service_accounts", tags=["organization"])
+PATH = "/organization/projects/{project_id}/service_accounts"
+router = APIRouter(prefix=PATH, tags=["organization"])
 
 CreateBody = Annotated[CreateServiceAccountRequest, Depends(admin_body_as(CreateServiceAccountRequest))]
 UpdateBody = Annotated[UpdateServiceAccountRequest, Depends(admin_body_as(UpdateServiceAccountRequest))]
@@ -28,9 +32,12 @@ CreateKeyBody = Annotated[CreateServiceAccountKeyRequest, Depends(admin_body_as(
 
 
 @router.post("", openapi_extra=json_body(CreateServiceAccountRequest), responses=CONFLICT)
-def create_service_account(project_id: str, org: Org, request: CreateBody) -> ServiceAccountCreated:
+def create_service_account(
+    project_id: str, org: Org, key: IdempotencyKey, body: AdminJsonBody, request: CreateBody
+) -> ServiceAccountCreated:
     """Create an account with its first key, whose value is told here alone."""
-    return service_accounts.create_service_account(org, project_id, request)
+    once = once_per_body(ORGANIZATION, key, path=PATH.format(project_id=project_id), body=body)
+    return service_accounts.create_service_account(org, project_id, request, once_per=once)
 
 
 @router.get("")
@@ -61,6 +68,15 @@ def delete_service_account(project_id: str, service_account_id: str, org: Org) -
     openapi_extra=json_body(CreateServiceAccountKeyRequest),
     responses=CONFLICT,
 )
-def create_key(project_id: str, service_account_id: str, org: Org, request: CreateKeyBody) -> ServiceAccountKey:
+def create_key(
+    project_id: str,
+    service_account_id: str,
+    org: Org,
+    key: IdempotencyKey,
+    body: AdminJsonBody,
+    request: CreateKeyBody,
+) -> ServiceAccountKey:
     """Give an account another key; its value is told here alone."""
-    return service_accounts.create_key(org, project_id, service_account_id, request)
+    path = f"{PATH.format(project_id=project_id)}/{service_account_id}/api_keys"
+    once = once_per_body(ORGANIZATION, key, path=path, body=body)
+    return service_accounts.create_key(org, project_id, service_account_id, request, once_per=once)

@@ -6,7 +6,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from schemas.base import Request
-from service.api.json_bodies import AdminJsonBody, JsonBody, JsonObject
+from service.api.json_bodies import AdminJsonBody, JsonBody, JsonObject, without_nulls
 from service.api.validation_messages import explain_body
 
 Body = TypeVar("Body", bound=Request)
@@ -21,11 +21,13 @@ def body_as(model: type[Body]) -> Callable[[JsonBody], Body]:
     return parse
 
 
-def admin_body_as(model: type[Body]) -> Callable[[AdminJsonBody], Body]:
+def admin_body_as(
+    model: type[Body], *, null_is_absent: frozenset[str] = frozenset()
+) -> Callable[[AdminJsonBody], Body]:
     """A dependency, under an admin key. Raises: InvalidRequest."""
 
     def parse(body: AdminJsonBody) -> Body:
-        return _parse(model, body)
+        return _parse(model, without_nulls(body, null_is_absent))
 
     return parse
 

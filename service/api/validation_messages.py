@@ -14,6 +14,9 @@ Finding = Mapping[str, Any]
 """Pydantic's `ErrorDetails`; FastAPI hands the same out untyped."""
 PYTHON_WORDS = {"dictionary": "object", "tuple": "list", "valid dictionary or instance of": "object:"}
 
+LISTED_VALUES = 50
+"""That a message tells of, all of them."""
+
 
 class UnknownField(InvalidRequest):
     code = "unknown_parameter"
@@ -57,7 +60,10 @@ def _remedy(finding: Finding) -> str:
         return f'give {"a whole number" if finding["type"] == "int_type" else "a number"} or "auto"'
     message = re.sub(r"^[A-Z]\w+ should ", "it should ", finding["msg"]).replace(" after validation", "")
     if finding["type"] == "literal_error" and isinstance(finding["input"], str):
-        match = nearest(finding["input"], re.findall(r"'([^']*)'", finding["ctx"]["expected"]))
+        expected = re.findall(r"'([^']*)'", finding["ctx"]["expected"])
+        if len(expected) > LISTED_VALUES:
+            return did_you_mean(finding["input"], expected, kind="values")
+        match = nearest(finding["input"], expected)
         return message if match is None else f'did you mean "{match}"? {message[0].upper()}{message[1:]}'
     if finding["type"] in {"model_type", "model_attributes_type", "dict_type"}:
         return "it should be an object"

@@ -1,6 +1,7 @@
 """Create once for an `Idempotency-Key`: the first answer is kept in the transaction that made it, and told again.
 
 An answer with an error is not kept: its transaction is rolled back, so a repeat is judged anew.
+A secret is not kept either: `create` returns an answer without it, and the caller adds it to what it tells.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from schemas.base import Response
-from schemas.ids import ProjectId
 from service.db.engine import Database
-from service.db.idempotency import IdempotencyRepository
+from service.db.idempotency import IdempotencyKeyOwner, IdempotencyRepository
 from service.db.tables import IdempotencyRow
 from service.errors import Conflict
 
@@ -29,7 +29,7 @@ class IdempotencyKeyReused(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class OncePer:
-    project_id: ProjectId
+    owner: IdempotencyKeyOwner
     key: str
     request_sha256: str
     """Of method, path and body."""
@@ -64,13 +64,13 @@ def _create_or_repeat(
 ) -> Answer:
     with database.write() as session:
         answers = IdempotencyRepository(session)
-        first = answers.find(once_per.project_id, once_per.key)
+        first = answers.find(once_per.owner, once_per.key)
         if first is not None:
             return _told_again(first, once_per, answer_type)
         answer = create(session)
         answers.add(
             IdempotencyRow(
-                project_id=once_per.project_id,
+                owner=once_per.owner,
                 key=once_per.key,
                 request_sha256=once_per.request_sha256,
                 response_body=answer.model_dump(mode="json"),

@@ -16,12 +16,13 @@ from schemas.files import FileDeleted, FileObject, Purpose
 from schemas.ids import FileId, ProjectId
 from schemas.pages import BoundedPage, bounded_page
 from service.clock import Clock, unix_seconds
+from service.cursors import check_cursor
 from service.db.engine import Database
 from service.db.files import FileRepository
 from service.db.models import ModelRepository
 from service.db.once import OncePer, create_once
 from service.db.tables import FileRow
-from service.errors import InvalidRequest, NotFound
+from service.errors import NotFound
 from service.files.downloads import ByteRange, content_disposition, parse_range
 from service.files.receiving import ReceivedUpload
 from service.files.stored_bytes import claim_stored_bytes
@@ -94,9 +95,8 @@ def find_file(project_id: ProjectId, file_id: str, *, database: Database, clock:
 
 
 def list_files(project_id: ProjectId, query: FileQuery, *, database: Database, clock: Clock) -> BoundedPage[FileObject]:
-    if query.after is not None and not query.after.startswith("file-"):
-        # An id that is gone is fine: one may delete what one pages through.
-        raise InvalidRequest(f"after is {shown(query.after)}; give a file's id, file-…", param="after")
+    """Raises: InvalidRequest."""
+    check_cursor(query.after, prefix="file-", kind="a file")
     with database.read() as session:
         rows = FileRepository(session).list_after(
             project_id,

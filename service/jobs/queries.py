@@ -7,12 +7,12 @@ from sqlalchemy.orm import Session
 from schemas.fine_tuning import Checkpoint, FineTuningJob, JobEvent
 from schemas.ids import JobId, ProjectId
 from schemas.pages import BoundedPage, Page, bounded_page
+from service.cursors import unknown_cursor
 from service.db.checkpoints import CheckpointRepository
 from service.db.engine import Database
 from service.db.events import EventRepository
 from service.db.jobs import JobRepository
 from service.db.tables import JobRow
-from service.errors import InvalidRequest
 from service.jobs.job_errors import JobNotFound
 from service.jobs.presentation import job_etag, present_checkpoint, present_event, present_job
 from service.nearest import shown
@@ -57,7 +57,7 @@ def list_jobs(
     with database.read() as session:
         jobs = JobRepository(session)
         if after is not None and jobs.find(project_id, after) is None:
-            raise unknown_after(after, kind="job")
+            raise unknown_cursor(after, kind="job")
         rows = jobs.list_after(
             project_id,
             after=after,
@@ -75,7 +75,7 @@ def list_events(
         job = require_job(session, project_id, job_id)
         rows = EventRepository(session).list_after(JobId(job.id), after=after, limit=limit + 1)
     if rows is None:
-        raise unknown_after(after or "", kind="event")
+        raise unknown_cursor(after or "", kind="event")
     return Page(object="list", data=[present_event(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 
@@ -86,17 +86,9 @@ def list_checkpoints(
         job = require_job(session, project_id, job_id)
         rows = CheckpointRepository(session).list_after(JobId(job.id), after=after, limit=limit + 1)
     if rows is None:
-        raise unknown_after(after or "", kind="checkpoint")
+        raise unknown_cursor(after or "", kind="checkpoint")
     return bounded_page([present_checkpoint(row) for row in rows], limit=limit)
 
 
 def _not_found(job_id: str) -> JobNotFound:
     return JobNotFound(f"The job {shown(job_id)} does not exist; GET /v1/fine_tuning/jobs lists those that do")
-
-
-def unknown_after(after: str, *, kind: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"after is {shown(after)}, which is no {kind} of this list; give the last id of the page before, "
-        "or leave it out to start at the newest",
-        param="after",
-    )

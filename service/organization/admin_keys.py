@@ -9,24 +9,37 @@ from schemas.organization import AdminKey, AdminKeyCreated, AdminKeyDeleted, Adm
 from schemas.pages import BoundedPage, bounded_page
 from service.api_keys import ADMIN_PREFIX, hash_api_key, last_characters, new_admin_key
 from service.clock import unix_seconds
+from service.cursors import check_cursor
 from service.db.admin_keys import AdminKeyRepository
+from service.db.once import OncePer, create_once
 from service.db.tables import AdminKeyRow
 from service.errors import Unauthorized
 from service.identifiers import new_key_id
 from service.nearest import shown
 from service.organization.audit import record
 from service.organization.organization import Organization
-from service.organization.organization_errors import AdminKeyNotFound, OwnAdminKey
+from service.organization.organization_errors import AdminKeyNotFound, OwnAdminKey, SecretToldBefore
+
+PATH = "/v1/organization/admin_api_keys"
 
 
-def create_admin_key(organization: Organization, request: CreateAdminKeyRequest) -> AdminKeyCreated:
+def create_admin_key(
+    organization: Organization, request: CreateAdminKeyRequest, *, once_per: OncePer | None
+) -> AdminKeyCreated:
+    """Raises: IdempotencyKeyReused, SecretToldBefore."""
     value, now, lifetime_s = new_admin_key(), organization.clock(), request.expires_in_seconds
     expires_at = None if lifetime_s is None else now + timedelta(seconds=lifetime_s)
     row = admin_key_row(request.name, value, now=now, expires_at=expires_at)
-    with organization.database.write() as session:
+
+    def create(session: Session) -> AdminKey:
         AdminKeyRepository(session).add(row)
         record(session, organization, "api_key.created", row.id, project=None, data={"name": row.name})
-    return AdminKeyCreated(**_present(row).model_dump(), value=value)
+        return _present(row)
+
+    answer = create_once(organization.database, once_per, create, answer_type=AdminKey, now=now)
+    if answer.id != row.id:
+        raise SecretToldBefore(answer.id, path=PATH)
+    return AdminKeyCreated(**answer.model_dump(), value=value)
 
 
 def admin_key_row(name: str, value: str, *, now: datetime, expires_at: datetime | None = None) -> AdminKeyRow:
@@ -50,6 +63,8 @@ def find_admin_key(organization: Organization, key_id: str) -> AdminKey:
 def list_admin_keys(
     organization: Organization, *, after: str | None, limit: int, newest_first: bool
 ) -> BoundedPage[AdminKey]:
+    """Raises: InvalidRequest."""
+    check_cursor(after, prefix="key_", kind="an admin key")
     with organization.database.read() as session:
         rows = AdminKeyRepository(session).list_after(after=after, limit=limit + 1, newest_first=newest_first)
     return bounded_page([_present(row) for row in rows], limit=limit)
@@ -77,9 +92,7 @@ def revoke_admin_key(organization: Organization, key_id: str) -> AdminKeyDeleted
 def _require_key(session: Session, key_id: str) -> AdminKeyRow:
     row = AdminKeyRepository(session).find(key_id)
     if row is None:
-        raise AdminKeyNotFound(
-            f"The admin key {shown(key_id)} does not exist; GET /v1/organization/admin_api_keys lists those that do"
-        )
+        raise AdminKeyNotFound(f"The admin key {shown(key_id)} does not exist; GET {PATH} lists those that do")
     return row
 
 

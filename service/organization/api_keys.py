@@ -10,6 +10,7 @@ from schemas.organization import KeyOwner, KeyOwnerAccount, ProjectApiKey, Proje
 from schemas.pages import BoundedPage, bounded_page
 from service.api_keys import PREFIX
 from service.clock import unix_seconds
+from service.cursors import check_cursor
 from service.db.service_accounts import ServiceAccountRepository
 from service.db.tables import ApiKeyRow, ProjectRow, ServiceAccountRow
 from service.nearest import shown
@@ -32,7 +33,8 @@ def find_key(organization: Organization, project_id: str, key_id: str) -> Projec
 def list_keys(
     organization: Organization, project_id: str, *, access: Access, after: str | None, limit: int
 ) -> BoundedPage[ProjectApiKey]:
-    """Newest first; expired ones are shown, revoked ones are gone. Raises: ProjectNotFound."""
+    """Newest first; expired ones are shown, revoked ones are gone. Raises: ProjectNotFound, InvalidRequest."""
+    check_cursor(after, prefix="key_", kind="an API key")
     with organization.database.read() as session:
         project = require_project(session, project_id)
         if access not in ("any", _access(project)):

@@ -3,9 +3,11 @@
 from pydantic import JsonValue
 from sqlalchemy.orm import Session
 
-from schemas.audit_logs import AuditActor, AuditActorKey, AuditDetails, AuditEventType, AuditLog, AuditProject
-from schemas.pages import BoundedPage, bounded_page
+from schemas.audit_event_types import AuditEventType
+from schemas.audit_logs import AuditActor, AuditActorKey, AuditDetails, AuditLog, AuditProject
+from schemas.pages import BoundedPage, bounded_page, bounded_page_before
 from service.clock import unix_seconds
+from service.cursors import check_cursor
 from service.db.audit_logs import AuditFilter, AuditLogRepository
 from service.db.tables import AuditLogRow, ProjectRow
 from service.identifiers import new_audit_log_id
@@ -42,14 +44,14 @@ def record(
 def list_audit_logs(
     organization: Organization, *, matching: AuditFilter, after: str | None, before: str | None, limit: int
 ) -> BoundedPage[AuditLog]:
-    """Newest first."""
+    """Newest first. Raises: InvalidRequest."""
+    check_cursor(after, prefix="audit_log-", kind="an entry")
+    check_cursor(before, prefix="audit_log-", kind="an entry", param="before")
     with organization.database.read() as session:
         entries = AuditLogRepository(session)
         rows = entries.list_after(matching=matching, after=after, before=before, limit=limit + 1)
-    if before is not None and len(rows) > limit:
-        rows = rows[1:]  # the further one: those nearest to `before` are the page
-        return bounded_page([_present(row) for row in rows], limit=limit).model_copy(update={"has_more": True})
-    return bounded_page([_present(row) for row in rows], limit=limit)
+    page = bounded_page if before is None else bounded_page_before
+    return page([_present(row) for row in rows], limit=limit)
 
 
 def _present(row: AuditLogRow) -> AuditLog:

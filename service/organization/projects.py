@@ -14,6 +14,8 @@ from schemas.organization import (
 )
 from schemas.pages import BoundedPage, bounded_page
 from service.clock import unix_seconds
+from service.cursors import check_cursor
+from service.db.once import OncePer, create_once
 from service.db.projects import ProjectRepository
 from service.db.tables import ProjectRow
 from service.identifiers import new_project_id
@@ -24,15 +26,21 @@ from service.organization.organization_errors import ProjectArchived, ProjectNot
 from service.organization.quotas import measure_usage, present_quotas, set_quotas
 
 
-def create_project(organization: Organization, request: CreateProjectRequest) -> OrganizationProject:
+def create_project(
+    organization: Organization, request: CreateProjectRequest, *, once_per: OncePer | None
+) -> OrganizationProject:
+    """Raises: IdempotencyKeyReused."""
     now = organization.clock()
     row = ProjectRow(id=new_project_id(), name=request.name, created_at=now, archived_at=None)
     quotas = set_quotas(row, request.quotas)
-    with organization.database.write() as session:
+
+    def create(session: Session) -> OrganizationProject:
         ProjectRepository(session).add(row)
         data: dict[str, JsonValue] = {"name": row.name, "title": row.name, **({"quotas": quotas} if quotas else {})}
         record(session, organization, "project.created", row.id, project=row, data=data)
         return _present(row, measure_usage(session, row, now=now))
+
+    return create_once(organization.database, once_per, create, answer_type=OrganizationProject, now=now)
 
 
 def find_project(organization: Organization, project_id: str) -> OrganizationProject:
@@ -45,7 +53,8 @@ def find_project(organization: Organization, project_id: str) -> OrganizationPro
 def list_projects(
     organization: Organization, *, after: str | None, limit: int, with_archived: bool
 ) -> BoundedPage[OrganizationProject]:
-    """Newest first."""
+    """Newest first. Raises: InvalidRequest."""
+    check_cursor(after, prefix="proj_", kind="a project")
     with organization.database.read() as session:
         rows = ProjectRepository(session).list_after(after=after, limit=limit + 1, with_archived=with_archived)
     return bounded_page([_present(row) for row in rows], limit=limit)

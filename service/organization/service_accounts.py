@@ -1,6 +1,6 @@
 """Service accounts: whom a project's keys are given to. A key's value is told once and kept as a hash."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from pydantic import JsonValue
 from sqlalchemy.orm import Session
@@ -13,52 +13,92 @@ from schemas.organization import (
     ServiceAccountCreated,
     ServiceAccountDeleted,
     ServiceAccountKey,
+    ServiceAccountKeyMade,
     UpdateServiceAccountRequest,
 )
 from schemas.pages import BoundedPage, bounded_page
 from service.api_keys import hash_api_key, last_characters, new_api_key
 from service.clock import unix_seconds
+from service.cursors import check_cursor
+from service.db.once import OncePer, create_once
 from service.db.projects import ProjectRepository
 from service.db.service_accounts import ServiceAccountRepository
 from service.db.tables import ApiKeyRow, ProjectRow, ServiceAccountRow
+from service.errors import InvalidRequest
 from service.identifiers import new_key_id, new_service_account_id
 from service.nearest import shown
 from service.organization.audit import record
 from service.organization.organization import Organization
-from service.organization.organization_errors import ServiceAccountNotFound
+from service.organization.organization_errors import SecretToldBefore, ServiceAccountNotFound
 from service.organization.projects import require_active_project, require_project
 
 FIRST_KEY_NAME = "Secret Key"
 
 
 def create_service_account(
-    organization: Organization, project_id: str, request: CreateServiceAccountRequest
+    organization: Organization, project_id: str, request: CreateServiceAccountRequest, *, once_per: OncePer | None
 ) -> ServiceAccountCreated:
-    """With a first key, unless told otherwise. Raises: ProjectNotFound, ProjectArchived."""
-    now = organization.clock()
-    with organization.database.write() as session:
+    """With a first key, unless told otherwise.
+
+    Raises: InvalidRequest, ProjectNotFound, ProjectArchived, IdempotencyKeyReused, SecretToldBefore.
+    """
+    _refuse_lifetime_of_no_key(request)
+    now, value, key = organization.clock(), new_api_key(), None
+    account = ServiceAccountRow(
+        id=new_service_account_id(), project_id=project_id, name=request.name, created_at=now, deleted_at=None
+    )
+    if not request.create_service_account_only:
+        wanted = CreateServiceAccountKeyRequest(expires_in_seconds=request.expires_in_seconds)
+        key = _key_row(project_id, account.id, wanted, value, now=now)
+
+    def create(session: Session) -> ServiceAccount:
         project = require_active_project(session, project_id)
-        account = ServiceAccountRow(
-            id=new_service_account_id(), project_id=project.id, name=request.name, created_at=now, deleted_at=None
-        )
         ServiceAccountRepository(session).add(account)
         data: dict[str, JsonValue] = {"name": account.name, "role": "member"}
         record(session, organization, "service_account.created", account.id, project=project, data=data)
-        key = None
-        if not request.create_service_account_only:
-            wanted = CreateServiceAccountKeyRequest(expires_in_seconds=request.expires_in_seconds)
-            key = _add_key(session, organization, project, account, wanted)
-    return ServiceAccountCreated(**_present(account).model_dump(), api_key=key)
+        if key is not None:
+            _add_key(session, organization, project, key)
+        return _present(account)
+
+    answer = create_once(organization.database, once_per, create, answer_type=ServiceAccount, now=now)
+    if key is None:
+        return ServiceAccountCreated(**answer.model_dump(), api_key=None)
+    if answer.id != account.id:
+        raise SecretToldBefore(answer.id, path=f"/v1/organization/projects/{project_id}/service_accounts")
+    return ServiceAccountCreated(**answer.model_dump(), api_key=_with_value(_present_key(key), value))
+
+
+def _refuse_lifetime_of_no_key(request: CreateServiceAccountRequest) -> None:
+    if request.create_service_account_only and request.expires_in_seconds is not None:
+        raise InvalidRequest(
+            f"expires_in_seconds is {request.expires_in_seconds}, and there is no key to expire with "
+            "create_service_account_only; leave one of the two out",
+            param="expires_in_seconds",
+        )
 
 
 def create_key(
-    organization: Organization, project_id: str, account_id: str, request: CreateServiceAccountKeyRequest
+    organization: Organization,
+    project_id: str,
+    account_id: str,
+    request: CreateServiceAccountKeyRequest,
+    *,
+    once_per: OncePer | None,
 ) -> ServiceAccountKey:
-    """Raises: ProjectNotFound, ProjectArchived, ServiceAccountNotFound."""
-    with organization.database.write() as session:
+    """Raises: ProjectNotFound, ProjectArchived, ServiceAccountNotFound, IdempotencyKeyReused, SecretToldBefore."""
+    now, value = organization.clock(), new_api_key()
+    key = _key_row(project_id, account_id, request, value, now=now)
+
+    def create(session: Session) -> ServiceAccountKeyMade:
         project = require_active_project(session, project_id)
-        account = _require_account(session, ProjectId(project.id), account_id, locked=True)
-        return _add_key(session, organization, project, account, request)
+        _require_account(session, ProjectId(project.id), account_id, locked=True)
+        _add_key(session, organization, project, key)
+        return _present_key(key)
+
+    answer = create_once(organization.database, once_per, create, answer_type=ServiceAccountKeyMade, now=now)
+    if answer.id != key.id:
+        raise SecretToldBefore(answer.id, path=f"/v1/organization/projects/{project_id}/api_keys")
+    return _with_value(answer, value)
 
 
 def find_service_account(organization: Organization, project_id: str, account_id: str) -> ServiceAccount:
@@ -71,7 +111,8 @@ def find_service_account(organization: Organization, project_id: str, account_id
 def list_service_accounts(
     organization: Organization, project_id: str, *, after: str | None, limit: int
 ) -> BoundedPage[ServiceAccount]:
-    """Newest first. Raises: ProjectNotFound."""
+    """Newest first. Raises: ProjectNotFound, InvalidRequest."""
+    check_cursor(after, prefix="svc_", kind="a service account")
     with organization.database.read() as session:
         project = require_project(session, project_id)
         rows = ServiceAccountRepository(session).list_after(ProjectId(project.id), after=after, limit=limit + 1)
@@ -101,18 +142,14 @@ def delete_service_account(organization: Organization, project_id: str, account_
     return ServiceAccountDeleted(id=account_id, object="organization.project.service_account.deleted", deleted=True)
 
 
-def _add_key(
-    session: Session,
-    organization: Organization,
-    project: ProjectRow,
-    account: ServiceAccountRow,
-    request: CreateServiceAccountKeyRequest,
-) -> ServiceAccountKey:
-    value, now, lifetime_s = new_api_key(), organization.clock(), request.expires_in_seconds
-    row = ApiKeyRow(
+def _key_row(
+    project_id: str, account_id: str, request: CreateServiceAccountKeyRequest, value: str, *, now: datetime
+) -> ApiKeyRow:
+    lifetime_s = request.expires_in_seconds
+    return ApiKeyRow(
         id=new_key_id(),
-        project_id=account.project_id,
-        service_account_id=account.id,
+        project_id=project_id,
+        service_account_id=account_id,
         name=request.name or FIRST_KEY_NAME,
         sha256=hash_api_key(value),
         last_characters=last_characters(value),
@@ -121,17 +158,26 @@ def _add_key(
         expires_at=None if lifetime_s is None else now + timedelta(seconds=lifetime_s),
         revoked_at=None,
     )
-    ProjectRepository(session).add_key(row)
-    data: dict[str, JsonValue] = {"name": row.name, "scopes": [*row.scopes]}
-    record(session, organization, "api_key.created", row.id, project=project, data=data)
-    return ServiceAccountKey(
+
+
+def _add_key(session: Session, organization: Organization, project: ProjectRow, key: ApiKeyRow) -> None:
+    ProjectRepository(session).add_key(key)
+    data: dict[str, JsonValue] = {"name": key.name, "scopes": [*key.scopes]}
+    record(session, organization, "api_key.created", key.id, project=project, data=data)
+
+
+def _present_key(row: ApiKeyRow) -> ServiceAccountKeyMade:
+    return ServiceAccountKeyMade(
         id=row.id,
         object="organization.project.service_account.api_key",
         name=row.name,
-        value=value,
-        created_at=unix_seconds(now),
+        created_at=unix_seconds(row.created_at),
         expires_at=None if row.expires_at is None else unix_seconds(row.expires_at),
     )
+
+
+def _with_value(key: ServiceAccountKeyMade, value: str) -> ServiceAccountKey:
+    return ServiceAccountKey(**key.model_dump(), value=value)
 
 
 def _require_account(

@@ -19,6 +19,7 @@ from schemas.webhooks import (
     WebhookTestResult,
 )
 from service.clock import Clock
+from service.cursors import check_cursor
 from service.db.engine import Database
 from service.db.once import OncePer, create_once
 from service.db.tables import WebhookEndpointRow
@@ -115,7 +116,8 @@ def find_endpoint(webhooks: Webhooks, project_id: ProjectId, endpoint_id: str) -
 def list_endpoints(
     webhooks: Webhooks, project_id: ProjectId, *, after: str | None, limit: int
 ) -> BoundedPage[WebhookEndpoint]:
-    """Newest first."""
+    """Newest first. Raises: InvalidRequest."""
+    check_cursor(after, prefix="whe_", kind="a webhook endpoint")
     with webhooks.database.read() as session:
         rows = EndpointRepository(session).list_after(project_id, after=after, limit=limit + 1)
     return bounded_page([present_endpoint(row, signer=webhooks.signer) for row in rows], limit=limit)
@@ -189,7 +191,8 @@ def send_test(
 def list_deliveries(
     webhooks: Webhooks, project_id: ProjectId, endpoint_id: str, *, after: str | None, limit: int
 ) -> Page[WebhookDelivery]:
-    """Newest first. Raises: WebhookEndpointNotFound."""
+    """Newest first. Raises: WebhookEndpointNotFound, InvalidRequest."""
+    check_cursor(after, prefix="wh_", kind="a delivery")
     with webhooks.database.read() as session:
         row = _require_endpoint(session, project_id, endpoint_id)
         rows = DeliveryRepository(session).list_after(EndpointId(row.id), after=after, limit=limit + 1)

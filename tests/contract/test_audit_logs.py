@@ -1,12 +1,15 @@
 """`client.admin.organization.audit_logs`: each change leaves an entry, with who did it."""
 
 from datetime import timedelta
+from typing import get_args
 
 import openai
 import pytest
 from openai.resources.admin.organization import Organization
+from openai.types.admin.organization import AuditLogListResponse
 from sqlalchemy import select
 
+from schemas.audit_event_types import AskedEventType
 from service.clock import utc_now
 from service.db.tables import AdminKeyRow, AuditLogRow
 from tests.contract.server import Server
@@ -111,10 +114,35 @@ def test_pages_go_both_ways(organization: Organization) -> None:
     assert organization.audit_logs.list(before=ids[0]).data == []
 
 
+def test_events_that_never_happen_here_are_not_found(organization: Organization) -> None:
+    project_id = organization.projects.create(name="p").id
+    logs = organization.audit_logs
+    assert logs.list(event_types=["login.succeeded"]).data == []
+    [created] = logs.list(event_types=["project.created", "login.succeeded"], tenant_only=False).data
+    assert created.project is not None
+    assert created.project.id == project_id
+
+
+def test_every_event_type_that_the_client_knows_can_be_asked_for(organization: Organization) -> None:
+    known = get_args(AuditLogListResponse.model_fields["type"].annotation)
+    assert set(get_args(AskedEventType)) == set(known)
+    organization.projects.create(name="p")
+    for start in range(0, len(known), 100):
+        asked = known[start : start + 100]
+        assert {entry.type for entry in organization.audit_logs.list(event_types=asked)} <= {"project.created"}
+
+
 def test_an_event_type_that_is_none_is_refused(organization: Organization) -> None:
     with pytest.raises(openai.BadRequestError) as raised:
-        organization.audit_logs.list(event_types=["project.invented"])  # type: ignore[list-item]
-    assert "project.archived" in raised.value.message
+        organization.audit_logs.list(event_types=["project.archivd"])  # type: ignore[list-item]
+    assert 'did you mean "project.archived"?' in raised.value.message
+    assert len(raised.value.message) < 300
+
+
+def test_there_are_no_tenants_to_ask_for(organization: Organization) -> None:
+    with pytest.raises(openai.BadRequestError) as raised:
+        organization.audit_logs.list(tenant_only=True)
+    assert raised.value.param == "tenant_only"
 
 
 def test_what_is_refused_leaves_no_entry(organization: Organization) -> None:

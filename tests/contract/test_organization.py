@@ -58,6 +58,16 @@ def test_a_project_from_its_creation_to_its_archive(organization: Organization, 
         assert raised.value.code == "project_archived"
 
 
+def test_a_null_of_what_a_project_has_not_is_as_if_it_were_not_given(organization: Organization) -> None:
+    created = organization.projects.create(name="n", external_key_id=None, geography=None, residency=None)
+    changed = organization.projects.update(created.id, name=None, external_key_id=None, geography=None)
+    assert changed == created
+    assert organization.projects.update(created.id, name="m", external_key_id=None).name == "m"
+    with pytest.raises(openai.BadRequestError) as raised:
+        organization.projects.update(created.id, external_key_id="key-1")
+    assert raised.value.param == "external_key_id"
+
+
 def test_projects_come_in_pages(organization: Organization) -> None:
     made = [organization.projects.create(name=f"p{n}").id for n in range(5)]
     listed = [project.id for project in organization.projects.list(limit=2)]
@@ -101,6 +111,20 @@ def test_service_accounts_are_listed_renamed_and_deleted_with_their_keys(
     with pytest.raises(openai.NotFoundError) as raised:
         accounts.delete(made.id, project_id=project_id)
     assert raised.value.code == "service_account_not_found"
+
+
+def test_an_account_without_a_key_has_no_lifetime_of_one(organization: Organization) -> None:
+    project_id = organization.projects.create(name="p").id
+    accounts = organization.projects.service_accounts
+    with pytest.raises(openai.BadRequestError) as raised:
+        accounts.create(project_id, name="bare", create_service_account_only=True, expires_in_seconds=60)
+    assert raised.value.param == "expires_in_seconds"
+    assert accounts.list(project_id).data == []
+    bare = accounts.create(project_id, name="bare", create_service_account_only=True, expires_in_seconds=None)
+    assert bare.api_key is None
+    with_key = accounts.create(project_id, name="ci", create_service_account_only=False, expires_in_seconds=60)
+    assert with_key.api_key is not None
+    assert with_key.api_key.expires_at == with_key.api_key.created_at + 60
 
 
 def test_a_key_is_shown_without_its_value_and_revoked_at_once(organization: Organization, server: Server) -> None:
@@ -193,6 +217,8 @@ def test_an_admin_key_opens_no_project(server: Server, admin_key: str) -> None:
         pytest.param("projects", {}, "name", id="no name"),
         pytest.param("projects", {"name": ""}, "name", id="empty name"),
         pytest.param("projects", {"name": "x", "geography": "eu"}, "geography", id="what is not ours"),
+        pytest.param("projects", {"name": "x", "residency": {"region": "eu"}}, "residency", id="no residency"),
+        pytest.param("projects", {"name": "x", "project_id": None}, "project_id", id="a null of nothing"),
         pytest.param("admin_api_keys", {"name": "x", "expires_in_seconds": 0}, "expires_in_seconds", id="at once"),
         pytest.param("admin_api_keys", {"name": "x", "expires_in_seconds": 10**12}, "expires_in_seconds", id="never"),
     ],

@@ -81,6 +81,30 @@ def test_jobs_over_the_limit_of_their_model_are_refused_and_leave_nothing(
     assert "3 job(s) a day" in raised.value.message
 
 
+def test_what_a_limit_shows_can_be_given_back(organization: Organization, project: ProjectAccess) -> None:
+    limits = organization.projects.rate_limits
+    for limited in (NO_LIMIT, 7):
+        limits.update_rate_limit("rl-tiny-llama", project_id=project.id, max_requests_per_1_minute=limited)
+        shown = limits.list_rate_limits(project.id).data[-1]
+        numbers = {name: value for name, value in shown.to_dict().items() if name.startswith("max_")}
+        assert numbers.keys() == {"max_requests_per_1_minute", "max_requests_per_1_day", "max_tokens_per_1_minute"}
+        assert limits.update_rate_limit(shown.id, project_id=project.id, **numbers) == shown  # type: ignore[arg-type]
+
+
+def test_tokens_are_not_limited(organization: Organization, project: ProjectAccess) -> None:
+    limits = organization.projects.rate_limits
+    for rate_limit_id in ("rl-*", "rl-tiny-llama"):
+        before = limits.list_rate_limits(project.id).data
+        limits.update_rate_limit(rate_limit_id, project_id=project.id, max_tokens_per_1_minute=NO_LIMIT)
+        for wanted in (0, 5):
+            with pytest.raises(openai.BadRequestError) as raised:
+                limits.update_rate_limit(rate_limit_id, project_id=project.id, max_tokens_per_1_minute=wanted)
+            assert raised.value.param == "max_tokens_per_1_minute"
+            assert "tokens are not limited" in raised.value.message
+        assert limits.list_rate_limits(project.id).data == before
+    assert organization.audit_logs.list(project_ids=[project.id]).data == []
+
+
 def test_limits_that_are_none_are_refused(organization: Organization) -> None:
     project_id = organization.projects.create(name="p").id
     limits = organization.projects.rate_limits

@@ -26,9 +26,11 @@ class IdempotencyRow(Table):
 
     __tablename__ = "idempotency_keys"
 
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """A project's id, or `organization`."""
     key: Mapped[str] = mapped_column(String(256), primary_key=True)
     request_sha256: Mapped[str] = mapped_column(String(64))
     """Of method, path and body."""
     response_body: Mapped[dict[str, Any]]
+    """Without the secret, where it had one."""
     created_at: Mapped[datetime] = mapped_column(index=True)

@@ -16,11 +16,12 @@ from sqlalchemy.exc import IntegrityError
 from schemas.ids import ProjectId
 from service.db import migrate
 from service.db.engine import SESSION_SETTINGS, Database
+from service.db.idempotency import ORGANIZATION, IdempotencyRepository
 from service.db.jobs import JobRepository
 from service.db.locks import Lock, take_lock
 from service.db.projects import ProjectRepository
 from service.db.runs import RunRepository
-from service.db.tables import ProjectRow, Table
+from service.db.tables import IdempotencyRow, ProjectRow, Table
 from tests.postgres import PostgresDatabases
 from tests.unit.service.db.rows import NOW, add_job, add_run
 
@@ -123,4 +124,28 @@ def test_jobs_with_runs_survive_the_way_to_paused_and_back(url: str, engine: Eng
         assert connection.exec_driver_sql("SELECT id FROM runs").scalars().all() == [f"{job_id}-1"]
     with pytest.raises(IntegrityError, match="ck_jobs_status"), engine.begin() as connection:
         connection.exec_driver_sql("UPDATE jobs SET status = 'paused'")
+    database.close()
+
+
+def test_first_answers_of_projects_survive_the_way_back_and_up_again(url: str, engine: Engine) -> None:
+    database = Database(url)
+    migrate.upgrade(database.engine)
+    project_id = ProjectId("proj_1")
+    with database.write() as session:
+        ProjectRepository(session).add(ProjectRow(id=project_id, name="default", created_at=NOW))
+        for owner in (project_id, ORGANIZATION):
+            answer = IdempotencyRow(
+                owner=owner, key="k", request_sha256="0" * 64, response_body={"id": owner}, created_at=NOW
+            )
+            IdempotencyRepository(session).add(answer)
+    downgrade(engine, "0011")
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT project_id FROM idempotency_keys").scalars().all() == [project_id]
+        [of_projects] = inspect(connection).get_foreign_keys("idempotency_keys")
+        assert of_projects["name"] == "fk_idempotency_keys_project_id_projects"
+    migrate.upgrade(database.engine)
+    with database.read() as session:
+        kept = IdempotencyRepository(session).find(project_id, "k")
+        assert kept is not None
+        assert (kept.response_body, kept.created_at) == ({"id": project_id}, NOW)
     database.close()

@@ -12,6 +12,7 @@ from schemas.run_layout import file_key, part_key
 from schemas.uploads import CreateUploadRequest
 from service.clock import utc_now
 from service.db.engine import Database
+from service.db.idempotency import ORGANIZATION, IdempotencyKeyOwner
 from service.db.once import OncePer
 from service.db.projects import ProjectRepository
 from service.db.tables import FileRow, ProjectRow
@@ -110,8 +111,9 @@ def test_an_expired_upload_is_closed_and_its_parts_go(house: House) -> None:
     assert house.keys() == set()
 
 
-def test_first_answers_are_forgotten_after_a_week(house: House) -> None:
-    once_per = OncePer(PROJECT, "key", "0" * 64)
+@pytest.mark.parametrize("owner", [PROJECT, ORGANIZATION])
+def test_first_answers_are_forgotten_after_a_week(house: House, owner: IdempotencyKeyOwner) -> None:
+    once_per = OncePer(owner, "key", "0" * 64)
     create = partial(uploads.create_upload, PROJECT, REQUEST, once_per=once_per, database=house.database)
     first = create(clock=house.clock).id
     house.sweep_after(days=6)
