@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime
+from itertools import count
 
 import pytest
 
@@ -35,14 +36,14 @@ def organization(postgres: PostgresDatabases) -> Iterator[Organization]:
 
 def test_a_key_made_while_its_account_is_deleted_opens_nothing(organization: Organization) -> None:
     database, project_id = organization.database, add_project(organization.database)
-    account = create_service_account(
-        organization, project_id, CreateServiceAccountRequest(name="ci", create_service_account_only=True)
-    )
+    request = CreateServiceAccountRequest(name="ci", create_service_account_only=True)
+    account = create_service_account(organization, project_id, request, once_per=None)
+    asked = count(1)
     deletes: list[Future[ServiceAccountDeleted]] = []
 
     def delete_meanwhile() -> datetime:
-        """The time that a key is made: its account has been found by then."""
-        if not deletes:
+        """The time that a key is made, and then that of its audit entry: the account has been found by then."""
+        if next(asked) == 2:
             deletes.append(pool.submit(delete_service_account, organization, project_id, account.id))
             while not deletes[0].done() and not is_lock_awaited(database):
                 time.sleep(POLL_S)
@@ -50,7 +51,7 @@ def test_a_key_made_while_its_account_is_deleted_opens_nothing(organization: Org
 
     with ThreadPoolExecutor(1) as pool:
         interrupted = Organization(database, delete_meanwhile, organization.actor)
-        key = create_key(interrupted, project_id, account.id, CreateServiceAccountKeyRequest())
+        key = create_key(interrupted, project_id, account.id, CreateServiceAccountKeyRequest(), once_per=None)
         assert deletes[0].result().deleted
     with database.read() as session:
         assert ProjectRepository(session).find_open_keys([hash_api_key(key.value)], now=utc_now()) == {}
