@@ -72,10 +72,17 @@ def test_a_deleted_file_is_told_as_such(store: FolderStore, tmp_path: Path) -> N
         validate_in_process(str(tmp_path), "files/gone")
 
 
-def test_a_validation_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+def test_a_validation_that_takes_too_much_computing_is_stopped(tmp_path: Path) -> None:
     write_endless_file(tmp_path)
 
-    with pytest.raises(ValidationProcessFailed, match=r"took longer than 0\.5 s and was stopped"):
+    with pytest.raises(ValidationProcessFailed, match=r"more than 0\.5 s of computing .*; give fewer or shorter rows"):
+        validate_in_process(str(tmp_path), "endless", cpu_s=0.5)
+
+
+def test_a_validation_that_is_only_slow_says_nothing_about_the_file(tmp_path: Path) -> None:
+    write_endless_file(tmp_path)
+
+    with pytest.raises(ValidationProcessDied, match=r"had not ended after 0\.5 s"):
         validate_in_process(str(tmp_path), "endless", timeout_s=0.5)
 
 
@@ -126,7 +133,7 @@ def test_the_child_is_not_left_when_it_is_stopped(tmp_path: Path) -> None:
     write_endless_file(tmp_path)
     before = {child.pid for child in psutil.Process().children()}
 
-    with pytest.raises(ValidationProcessFailed):
+    with pytest.raises(ValidationProcessDied):
         validate_in_process(str(tmp_path), "endless", timeout_s=0.3)
 
     assert {child.pid for child in psutil.Process().children()} == before
