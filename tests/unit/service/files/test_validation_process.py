@@ -1,5 +1,6 @@
 """The child process: its report, its limits, and that nothing survives it."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -54,7 +55,9 @@ def is_running(process: psutil.Process) -> bool:
 
 @pytest.fixture
 def store(tmp_path: Path) -> FolderStore:
-    return FolderStore(tmp_path)
+    store = FolderStore(tmp_path)
+    store.check_writable()
+    return store
 
 
 def test_the_report_comes_back_from_the_child(store: FolderStore, tmp_path: Path) -> None:
@@ -70,6 +73,14 @@ def test_the_report_comes_back_from_the_child(store: FolderStore, tmp_path: Path
 def test_a_deleted_file_is_told_as_such(store: FolderStore, tmp_path: Path) -> None:
     with pytest.raises(ObjectNotFound, match="files/gone"):
         validate_in_process(str(tmp_path), "files/gone")
+
+
+def test_a_store_that_is_gone_is_told_as_such(store: FolderStore, tmp_path: Path) -> None:
+    store.write("files/a", [ROW])
+    shutil.rmtree(tmp_path)
+
+    with pytest.raises(OSError, match=r"the store failed .* the object store's folder is gone"):
+        validate_in_process(str(tmp_path), "files/a")
 
 
 def test_a_validation_that_takes_too_much_computing_is_stopped(tmp_path: Path) -> None:
