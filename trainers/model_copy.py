@@ -70,27 +70,37 @@ def _take(lock: IO[str], copy: Path, files: fs.FileSystem, path: str) -> None:
 
 
 def _download(files: fs.FileSystem, path: str, copy: Path) -> None:
-    half = copy.with_suffix(".part")
-    with suppress(FileNotFoundError):
-        shutil.rmtree(half)
+    half = _clear_half(copy)
     half.mkdir()
     here = fs.LocalFileSystem()
     outlast(lambda: fs.copy_files(path, str(half), source_filesystem=files, destination_filesystem=here))
     half.rename(copy)
 
 
+def _clear_half(copy: Path) -> Path:
+    """Return where a copy lies while it comes and goes; what a killed worker left there is removed."""
+    half = copy.with_suffix(".part")
+    with suppress(FileNotFoundError):
+        shutil.rmtree(half)
+    return half
+
+
 def _remove_former(place: Path, copy: Path) -> None:
     """Remove what killed workers left of a model that lay there before."""
-    for former in place.parent.glob(f"{place.name}-*"):
-        if former.is_dir() and former.stem != copy.name:
-            # Another worker may remove it meanwhile.
-            with former.with_suffix(".lock").open("a") as lock, suppress(FileNotFoundError):
+    for left in place.parent.glob(f"{place.name}-*"):
+        former = left.with_suffix("")
+        if left.is_dir() and former != copy:
+            with former.with_suffix(".lock").open("a") as lock:
                 _remove_if_last(lock, former)
 
 
 def _remove_if_last(lock: IO[str], copy: Path) -> None:
+    """A copy under its name is whole: it is renamed before it is removed, in case this process is killed meanwhile."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return
-    shutil.rmtree(copy)
+    half = _clear_half(copy)
+    with suppress(FileNotFoundError):  # another worker has removed it, or half of it was left
+        copy.rename(half)
+    _clear_half(copy)

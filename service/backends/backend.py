@@ -59,7 +59,7 @@ class Backend(Protocol):
         """
 
     def log_tail(self, run_id: RunId) -> str:
-        """The last lines the run printed, for a failure's message; empty when there are none."""
+        """The last lines the run printed, for a failure's message; empty when there are none to be had."""
 
     def capacity(self) -> Capacity:
         """Raises: BackendUnavailable."""

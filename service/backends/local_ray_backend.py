@@ -66,16 +66,20 @@ class LocalRayBackend:
             self._on_failure(error)
 
     def _supervise(self) -> None:
+        """The top of the supervisor's thread."""
+        try:
+            self._keep_up()
+        except LocalRayFailed as error:
+            self._give_up(error)
+        except Exception as error:  # a full disk, no process to be had, or a bug
+            log.exception("local_ray_not_supervised")
+            self._give_up(LocalRayFailed(f"the local Ray could not be kept up ({type(error).__name__}: {error})"))
+
+    def _keep_up(self) -> None:
+        """Start it again whenever it has died. Raises: LocalRayFailed."""
         while not self._closing.is_set():
             started_at = time.monotonic()
-            try:
-                self._jobs = self._ray.start()
-            except LocalRayFailed as error:
-                self._give_up(error)
-                return
-            except OSError as error:  # a full disk, no process to be had
-                self._give_up(LocalRayFailed(f"the local Ray could not be started: {error}"))
-                return
+            self._jobs = self._ray.start()
             log.info("local_ray_ready", seconds=round(time.monotonic() - started_at, 1))
             while self._ray.is_alive() and not self._closing.wait(WATCH_S):
                 pass

@@ -1,13 +1,13 @@
 """HTTP to a Ray head: every request has a time limit, and an answer is bytes or an error that says which."""
 
-import http.client
-import urllib.error
 import urllib.request
+from http.client import HTTPException, HTTPResponse
 
 from service.backends.backend import BackendUnavailable
 
 TIMEOUT_S = 10.0
 ERROR_CHARS = 2_000
+SUCCESSES = range(200, 300)
 REFUSALS = frozenset({400, 413, 415, 422})
 """Of what was sent. Any other answer is the cluster's trouble, and a key that it no longer takes its operator's."""
 
@@ -23,11 +23,13 @@ class RayError(RuntimeError):
         self.is_locked_out = status in (401, 403)
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """urllib would send the token along to wherever an answer points."""
+class _EveryAnswer(urllib.request.HTTPErrorProcessor):
+    """Whatever its status: urllib would follow a redirect, and send the token along to wherever it points."""
 
-    def redirect_request(self, *_: object) -> None:
-        return None
+    def http_response(self, request: urllib.request.Request, response: HTTPResponse) -> HTTPResponse:
+        return response
+
+    https_response = http_response
 
 
 class RayHttp:
@@ -37,7 +39,7 @@ class RayHttp:
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         # No proxy: the environment's is for the outside world, and a cluster is not.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _EveryAnswer())
 
     def get(self, path: str) -> bytes:
         """Raises: RayError; BackendUnavailable."""
@@ -51,12 +53,11 @@ class RayHttp:
         request = urllib.request.Request(f"{self._address}{path}", body, self._headers)  # noqa: S310  # settings' URL
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+                status: int = answer.status
                 content: bytes = answer.read()
-                return content
-        except urllib.error.HTTPError as error:
-            with error:
-                text = error.read().decode(errors="replace").strip()
-            # The last line of a Ray traceback is the cause.
-            raise RayError(error.code, text[-ERROR_CHARS:]) from error
-        except (OSError, http.client.HTTPException) as error:  # the latter: it died in the middle of an answer
+        except (OSError, HTTPException) as error:  # the latter: it died in the middle of an answer
             raise BackendUnavailable(f"Ray does not answer: {error}") from error
+        if status not in SUCCESSES:
+            # The last line of a Ray traceback is the cause.
+            raise RayError(status, content.decode(errors="replace").strip()[-ERROR_CHARS:])
+        return content

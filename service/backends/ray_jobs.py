@@ -7,9 +7,9 @@ importing it costs over a second and some 100 MB. The entry point holds ids alon
 import json
 import shlex
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.ids import RunId
 from service.backends.backend import STOP_GRACE_S, BackendUnavailable, Capacity, RunRequest, RunState, RunStatus
@@ -26,6 +26,14 @@ STATES = {
     "SUCCEEDED": RunState.ENDED,
     "FAILED": RunState.ENDED,
 }
+
+
+class _Submitted(BaseModel):
+    submission_id: str
+
+
+class _Stopped(BaseModel):
+    stopped: bool
 
 
 class _JobInfo(BaseModel):
@@ -66,6 +74,9 @@ class _NodeAnswer(BaseModel):
     data: _NodeData
 
 
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
 @dataclass(frozen=True, slots=True)
 class DriverCommand:
     """How the cluster's nodes start our driver."""
@@ -87,13 +98,14 @@ class RayJobsBackend:
 
     def submit(self, request: RunRequest) -> None:
         try:
-            self._http.post("/api/jobs/", submission_body(request, self._driver))
+            answer = self._http.post("/api/jobs/", submission_body(request, self._driver))
         except RayError as error:
             if "already exists" in str(error):
                 return  # under this id: submitted before, which is what was asked for
             if error.is_refusal:
                 raise  # to send it again changes nothing: the dispatcher gives up after some tries
             raise BackendUnavailable(f"Ray did not take run {request.run_id}: {error}") from error
+        _parse(_Submitted, answer)
 
     def status(self, run_id: RunId) -> RunStatus:
         try:
@@ -102,30 +114,33 @@ class RayJobsBackend:
             if error.is_not_found:
                 return RunStatus(RunState.UNKNOWN, "")
             raise BackendUnavailable(f"Ray does not tell the status of run {run_id}: {error}") from error
-        info = _JobInfo.model_validate_json(answer)
+        info = _parse(_JobInfo, answer)
         state = STATES[info.status]
         return RunStatus(state, _detail(info) if state is RunState.ENDED else "")
 
     def stop(self, run_id: RunId) -> None:
         try:
-            self._http.post(f"/api/jobs/{run_id}/stop", b"")
+            answer = self._http.post(f"/api/jobs/{run_id}/stop", b"")
         except RayError as error:
-            if not error.is_not_found:
-                raise BackendUnavailable(f"Ray did not stop run {run_id}: {error}") from error
+            if error.is_not_found:
+                return
+            raise BackendUnavailable(f"Ray did not stop run {run_id}: {error}") from error
+        _parse(_Stopped, answer)
 
     def log_tail(self, run_id: RunId) -> str:
         try:
-            logs = _Logs.model_validate_json(self._http.get(f"/api/jobs/{run_id}/logs")).logs or ""
-        except RayError:
-            return ""  # the log is a courtesy: its node may be gone
+            logs = _parse(_Logs, self._http.get(f"/api/jobs/{run_id}/logs")).logs or ""
+        except (RayError, BackendUnavailable):
+            return ""  # the log is a courtesy: the head asks the node for it, which may be what was lost
         return "\n".join(logs.splitlines()[-LOG_TAIL_LINES:])
 
     def capacity(self) -> Capacity:
         try:
-            answer = _NodeAnswer.model_validate_json(self._http.get("/api/v0/nodes?detail=true&limit=10000"))
+            answer = self._http.get("/api/v0/nodes?detail=true&limit=10000")
         except RayError as error:
             raise BackendUnavailable(f"Ray does not tell its nodes: {error}") from error
-        alive = [node.resources_total for node in answer.data.result.result if node.state == "ALIVE"]
+        nodes = _parse(_NodeAnswer, answer).data.result.result
+        alive = [node.resources_total for node in nodes if node.state == "ALIVE"]
         if not alive:
             raise BackendUnavailable("no node of the Ray cluster is alive yet")
         return Capacity(cpus=int(sum(node.cpus for node in alive)), gpus=int(sum(node.gpus for node in alive)))
@@ -147,6 +162,19 @@ def submission_body(request: RunRequest, driver: DriverCommand) -> bytes:
         "runtime_env": {"env_vars": env_vars},
     }
     return json.dumps(body).encode()
+
+
+def _parse(kind: type[Answer], answer: bytes) -> Answer:
+    """Raises: BackendUnavailable, when what answers is a proxy before the head, or a Ray that we do not know."""
+    try:
+        return kind.model_validate_json(answer)
+    except ValidationError as error:
+        [first, *_] = error.errors(include_url=False, include_input=False)
+        where = ".".join(map(str, first["loc"]))
+        raise BackendUnavailable(
+            f"something else than Ray's API answered ({where and f'{where}: '}{first['msg']}); check "
+            "DPO_RAY_ADDRESS, the proxies before it, and Ray's version"
+        ) from error
 
 
 def _detail(info: _JobInfo) -> str:

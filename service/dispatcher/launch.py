@@ -17,6 +17,7 @@ from service.db.tables import JobRow, RunRow
 from service.dispatcher.backoff import has_come
 from service.dispatcher.context import DispatchContext
 from service.dispatcher.files_of_job import FileGone, find_files
+from service.dispatcher.job_request import UnreadableRequest
 from service.dispatcher.leases import fenced_write, leases_of
 from service.dispatcher.model_of_job import ModelGone
 from service.dispatcher.run_specs import SpecRows, build_run_spec, read_spec_rows, run_folder_uri
@@ -50,16 +51,16 @@ def look_before_launch(context: DispatchContext, runs: Sequence[RunRow]) -> list
 
 @observed("launch")
 def start_run(context: DispatchContext, job: JobRow, run: RunRow, rows: SpecRows) -> bool:
-    """Write the spec and submit. False: the job has failed, as something that it names is gone.
+    """Write the spec and submit. False: the job has failed, by what it names or asks for.
 
     Raises: BackendUnavailable; LeaseLost.
     """
     job_id, run_id = JobId(job.id), RunId(run.id)
     try:
         spec = build_run_spec(rows, context.store, context.registry)
-    except (FileGone, ModelGone) as gone:
+    except (FileGone, ModelGone, UnreadableRequest) as error:
         with fenced_write(context, job_id) as session:
-            fail_job(session, job, seen="running", failure=gone.failure, now=context.clock())
+            fail_job(session, job, seen="running", failure=error.failure, now=context.clock())
         return False
     context.store.write(f"{run_prefix(job_id, run_id)}/{SPEC}", [spec.model_dump_json(indent=2).encode()])
     folder_uri = run_folder_uri(context.store, job_id, run_id)

@@ -7,11 +7,12 @@ worth of cores.
 
 from dataclasses import dataclass
 
-from schemas.fine_tuning import CreateJobRequest, Sharding
+from schemas.fine_tuning import Sharding
 from service.backends.backend import Capacity
 from service.db.queue import Held
 from service.db.tables import JobRow
 from service.dispatcher.context import JobFailure
+from service.dispatcher.job_request import read_request
 from service.jobs.resources import resolve_gpus
 from service.registry import BaseModelEntry
 
@@ -30,15 +31,19 @@ class Requirements:
 
 
 def resolve_requirements(job: JobRow, entry: BaseModelEntry) -> Requirements:
-    request = CreateJobRequest.model_validate(job.request)
+    """Raises: UnreadableRequest."""
+    request = read_request(job)
     asked, gpus = request.resources, resolve_gpus(request.resources, entry)
     return Requirements(gpus, 1) if gpus else Requirements(asked.workers or 1, 0)
 
 
 def resolve_sharding(job: JobRow, needed: Requirements) -> bool | None:
     """Whether the base is sharded; None: the trainer sees whether it fits. One worker has nobody to share with, and a
-    base in 4 bits cannot be sharded."""
-    request = CreateJobRequest.model_validate(job.request)
+    base in 4 bits cannot be sharded.
+
+    Raises: UnreadableRequest.
+    """
+    request = read_request(job)
     if needed.workers == 1 or request.method.dpo.quantization is not None:
         return False
     return SHARDS_BASE[request.resources.sharding]

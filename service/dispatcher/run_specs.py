@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from schemas.fine_tuning import CreateJobRequest
 from schemas.ids import JobId, ProjectId, RunId
 from schemas.run_layout import SPEC, reference_cache_prefix, run_prefix
 from schemas.run_spec import AdapterSource, GuardParameters, ModelSource, PreferenceFile, RunSpec
 from service.db.runs import RunRepository
 from service.db.tables import FileRow, JobRow, ModelRow, RunRow
 from service.dispatcher.files_of_job import files_of
+from service.dispatcher.job_request import read_request
 from service.dispatcher.model_of_job import find_adapter, model_of
 from service.dispatcher.requirements import resolve_requirements, resolve_sharding
 from service.jobs import hyperparameters
@@ -41,9 +41,9 @@ def read_spec_rows(
 
 
 def build_run_spec(rows: SpecRows, store: ObjectStore, registry: Registry) -> RunSpec:
-    """Raises: FileGone; ModelGone."""
+    """Raises: FileGone; ModelGone; UnreadableRequest."""
     job, run = rows.job, rows.run
-    request = CreateJobRequest.model_validate(job.request)
+    request = read_request(job)
     model = model_of(job, rows.adapter, registry)
     files = files_of(job, rows.files)
     needed = resolve_requirements(job, model.entry)

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.fine_tuning import CreateJobRequest
+from schemas.fine_tuning import DpoOptions
 from schemas.ids import JobId
 from service.db.events import NewEvent
 from service.db.jobs import JobRepository
 from service.db.tables import FileRow, JobRow
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.files_of_job import FileGone, files_of, find_files
+from service.dispatcher.job_request import UnreadableRequest, read_request
 from service.dispatcher.leases import fenced_write, leases_of
 from service.dispatcher.model_of_job import ModelGone, ModelOfJob, find_model
 from service.dispatcher.steps import observed_step
@@ -50,14 +51,15 @@ def validate_job(context: DispatchContext, job_id: JobId) -> None:
 
 def _validate(context: DispatchContext, job: JobRow) -> None:
     try:
+        request = read_request(job)
         model, reports = _examine(context, job)
     except _Refused as refused:
         refuse_files(context, job, refused.failure, errors=refused.errors)
         return
-    except (FileGone, ModelGone) as gone:
-        refuse_files(context, job, gone.failure)
+    except (FileGone, ModelGone, UnreadableRequest) as error:
+        refuse_files(context, job, error.failure)
         return
-    _queue(context, job, model, reports)
+    _queue(context, job, request.method.dpo, model, reports)
 
 
 def refuse_files(context: DispatchContext, job: JobRow, failure: JobFailure, *, errors: Sequence[str] = ()) -> None:
@@ -94,9 +96,8 @@ def _report(context: DispatchContext, file: FileRow, *, param: str) -> FileRepor
     return report
 
 
-def _queue(context: DispatchContext, job: JobRow, model: ModelOfJob, reports: _Reports) -> None:
-    request = CreateJobRequest.model_validate(job.request)
-    numbers = hyperparameters.resolve(request.method.dpo, pairs=reports.training.pairs, model=model.entry)
+def _queue(context: DispatchContext, job: JobRow, asked: DpoOptions, model: ModelOfJob, reports: _Reports) -> None:
+    numbers = hyperparameters.resolve(asked, pairs=reports.training.pairs, model=model.entry)
     changes: dict[str, Any] = {
         "training_format": reports.training.format,
         "training_pairs": reports.training.pairs,

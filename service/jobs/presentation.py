@@ -19,8 +19,10 @@ from service.jobs.lifecycle import parse_status
 
 
 def present_job(job: JobRow) -> FineTuningJob:
-    request = CreateJobRequest.model_validate(job.request)
-    dpo = request.method.dpo if job.resolved_method is None else DpoOptions.model_validate(job.resolved_method)
+    # A newer version, from which was gone back, may have stored fields that this one does not know.
+    request = CreateJobRequest.model_validate(job.request, extra="ignore")
+    method = job.resolved_method
+    dpo = request.method.dpo if method is None else DpoOptions.model_validate(method, extra="ignore")
     return FineTuningJob(
         id=job.id,
         object="fine_tuning.job",

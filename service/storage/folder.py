@@ -1,8 +1,10 @@
 """The object store in a folder: a key is a relative path, a write appears by rename.
 
-The temporary file lies in the same file system (`.incoming/`), or rename would copy.
+The temporary file lies in the same file system (`.incoming/`), or rename would copy. That folder is also what tells a
+store from the bare place of a mount that has gone, where nothing lies and every object would seem deleted.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -12,22 +14,24 @@ from typing import BinaryIO
 
 from service.storage.incoming import new_incoming_file, sweep
 from service.storage.object_keys import RESERVED_SEGMENT, check_key
-from service.storage.object_store import ObjectNotFound, StoredObject
+from service.storage.object_store import ObjectNotFound, StoredObject, StoreError
 
 READ_BYTES = 256 * 1024
 
 
 class FolderStore:
-    """An `ObjectStore` over `root`, which is made when it is missing."""
+    """An `ObjectStore` over `root`, which is made for the first write, and not again when it goes away afterwards."""
 
     def __init__(self, root: Path) -> None:
         self._root = Path(os.path.abspath(root))  # noqa: PTH100  # resolve() would follow the user's own symlinks
         self._incoming = self._root / RESERVED_SEGMENT
+        self._is_made = False
 
     def write(self, key: str, chunks: Iterable[bytes]) -> StoredObject:
         target = self._path(key)
         digest = hashlib.sha256()
         size_bytes = 0
+        self._make_once()
         with new_incoming_file(self._incoming) as (file, path):
             for chunk in chunks:
                 file.write(chunk)
@@ -52,9 +56,9 @@ class FolderStore:
         try:
             status = self._path(key).stat()
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise _not_found(key) from error
+            raise self._missing(key) from error
         if not stat.S_ISREG(status.st_mode):
-            raise _not_found(key)
+            raise self._missing(key)
         return status.st_size
 
     def list_keys(self, prefix: str) -> list[str]:
@@ -79,6 +83,7 @@ class FolderStore:
         return None
 
     def check_writable(self) -> None:
+        self._make_once()
         with new_incoming_file(self._incoming) as (file, _):
             file.write(b"\0")
             file.flush()
@@ -86,6 +91,11 @@ class FolderStore:
     def sweep_leftovers(self) -> int:
         """Remove what writers that were killed left behind; returns how many files."""
         return sweep(self._incoming)
+
+    def _make_once(self) -> None:
+        if not self._is_made:
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            self._is_made = True
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
@@ -114,7 +124,12 @@ class FolderStore:
         try:
             return self._path(key).open("rb")
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise _not_found(key) from error
+            raise self._missing(key) from error
+
+    def _missing(self, key: str) -> ObjectNotFound | StoreError:
+        if self._incoming.is_dir():
+            return ObjectNotFound(f"no object lies under the key {key!r}")
+        return StoreError(errno.ENODEV, "the object store's folder is gone", remedy=f"mount {self._root} again")
 
     def _sync_folders(self, folder: Path) -> None:
         """Make the new names durable: a file's own fsync says nothing about the folders it lies in."""
@@ -160,7 +175,3 @@ def _remove_empty(folder: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _not_found(key: str) -> ObjectNotFound:
-    return ObjectNotFound(f"no object lies under the key {key!r}")

@@ -42,7 +42,6 @@ def sweep(folder: Path) -> int:
 def _create_locked(folder: Path) -> tuple[BinaryIO, Path]:
     while True:
         path = folder / f"{uuid4().hex}{SUFFIX}"
-        folder.mkdir(parents=True, exist_ok=True)
         file = path.open("xb")
         fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink > 0:

@@ -72,6 +72,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as reason:
+        if not _is_the_models_fault(reason):
+            raise
         raise UnusableModel(f"the model's tokenizer cannot be loaded: {reason}") from reason
     if tokenizer.eos_token is None:
         raise UnusableModel(

@@ -1,6 +1,6 @@
 """A model in a bucket is copied once a machine, and goes with the last one that uses it."""
 
-import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +21,18 @@ from trainers.model_copy import local_copy
 with local_copy(sys.argv[1]) as copy:
     print((copy / "config.json").read_text(), flush=True)
     sys.stdin.read()
+"""
+
+KILLED_WHILE_IT_REMOVES = """
+import os, signal, sys
+from trainers.model_copy import local_copy
+
+def unlink_and_die(*arguments, really=os.unlink, **options):
+    really(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with local_copy(sys.argv[1]):
+    os.unlink = unlink_and_die
 """
 
 
@@ -99,6 +111,25 @@ def test_what_was_left_of_a_model_that_has_changed_since_is_not_used_but_removed
     assert not copy.exists()
 
 
+def leave_half_removed(model: str) -> None:
+    worker = subprocess.run([sys.executable, "-c", KILLED_WHILE_IT_REMOVES, model], check=False)
+    assert worker.returncode == -signal.SIGKILL
+
+
+def test_what_was_half_removed_by_a_killed_worker_is_not_used(model: str, tmp_path: Path) -> None:
+    leave_half_removed(model)
+    with local_copy(model) as copy:
+        assert sorted(path.name for path in copy.rglob("*.json")) == ["config.json", "params.json"]
+    assert [path.suffix for path in tmp_path.glob("dpo-models-*/*")] == [".lock"]
+
+
+def test_what_was_half_removed_of_a_former_model_is_removed_with_it(model: str, tmp_path: Path) -> None:
+    leave_half_removed(model)
+    RunFolder(model).write("config.json", b'{"changed": true}')
+    with local_copy(model) as copy:
+        assert [path for path in tmp_path.glob("dpo-models-*/*") if path.is_dir()] == [copy]
+
+
 def test_a_model_that_changes_leaves_those_their_copy_who_use_it(model: str) -> None:
     with local_copy(model) as former:
         RunFolder(model).write("config.json", b'{"changed": true}')
@@ -110,7 +141,9 @@ def test_a_model_that_changes_leaves_those_their_copy_who_use_it(model: str) -> 
 
 def test_a_download_that_was_killed_half_way_begins_anew(model: str) -> None:
     with local_copy(model) as copy:
-        shutil.copytree(copy, copy.with_suffix(".part"))
-    (copy.with_suffix(".part") / "stale").touch()
+        pass
+    half = copy.with_suffix(".part")
+    half.mkdir()
+    (half / "stale").touch()
     with local_copy(model) as copy:
         assert sorted(path.name for path in copy.iterdir()) == ["config.json", "original"]

@@ -2,17 +2,25 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from schemas.ids import RunId
+from service.backends import ray_http
 from service.backends.backend import BackendUnavailable, Capacity, RunRequest, RunState
 from service.backends.ray_http import RayError, RayHttp
 from service.backends.ray_jobs import DriverCommand, RayJobsBackend
 
 RUN = RunId("ftjob-1-1")
+REQUEST = RunRequest(RUN, "/runs/1", workers=1, gpus_per_worker=0)
+CALLS: dict[str, Callable[[RayJobsBackend], object]] = {
+    "submit": lambda backend: backend.submit(REQUEST),
+    "status": lambda backend: backend.status(RUN),
+    "stop": lambda backend: backend.stop(RUN),
+    "capacity": lambda backend: backend.capacity(),
+}
 
 
 class Head(ThreadingHTTPServer):
@@ -22,11 +30,13 @@ class Head(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.answer: tuple[int, str] = (200, "{}")
+        self.answer: tuple[int, str] = (200, json.dumps({"submission_id": RUN, "stopped": True}))
         self.bodies: list[bytes] = []
         self.tokens: list[str | None] = []
         self.location: str | None = None
         self.missing_bytes = 0
+        self.is_silent = False
+        self.has_ended = threading.Event()
 
     @property
     def url(self) -> str:
@@ -39,6 +49,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.bodies.append(self.rfile.read(int(self.headers.get("content-length", "0"))))
         self.server.tokens.append(self.headers.get("authorization"))
+        if self.server.is_silent:
+            self.server.has_ended.wait()
+            return
         status, text = self.server.answer
         self.send_response(status)
         self.send_header("content-length", str(len(text) + self.server.missing_bytes))
@@ -59,6 +72,7 @@ def head() -> Iterator[Head]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
+        server.has_ended.set()
         server.shutdown()
         thread.join()
 
@@ -117,10 +131,42 @@ def test_a_head_that_does_not_listen_is_unavailable() -> None:
         RayJobsBackend(RayHttp("http://127.0.0.1:1", token=None)).capacity()
 
 
-def test_a_head_that_dies_in_the_middle_of_an_answer_is_unavailable(head: Head, backend: RayJobsBackend) -> None:
-    head.missing_bytes = 10
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_head_that_dies_in_the_middle_of_an_answer_is_unavailable(
+    head: Head, backend: RayJobsBackend, status: int
+) -> None:
+    head.answer, head.missing_bytes = (status, "{}"), 10
     with pytest.raises(BackendUnavailable, match="does not answer"):
         backend.capacity()
+
+
+@pytest.mark.parametrize("answer", ["<html>We are back soon</html>", '{"status": "SUSPENDED"}'], ids=["page", "json"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_what_is_not_rays_api_is_unavailable_and_says_what_to_check(
+    head: Head, backend: RayJobsBackend, call: Callable[[RayJobsBackend], object], answer: str
+) -> None:
+    head.answer = (200, answer)
+    with pytest.raises(BackendUnavailable, match=r"else than Ray's API answered \(.+\); check DPO_RAY_ADDRESS"):
+        call(backend)
+
+
+def test_a_log_is_told_by_its_last_lines(head: Head, backend: RayJobsBackend) -> None:
+    head.answer = (200, json.dumps({"logs": "".join(f"line {n}\n" for n in range(30))}))
+    assert backend.log_tail(RUN).splitlines() == [f"line {n}" for n in range(10, 30)]
+
+
+@pytest.mark.parametrize("answer", [(500, "ConnectionTimeoutError"), (200, "<html>")], ids=["error", "page"])
+def test_a_log_that_cannot_be_had_is_empty(head: Head, backend: RayJobsBackend, answer: tuple[int, str]) -> None:
+    head.answer = answer
+    assert backend.log_tail(RUN) == ""
+
+
+def test_a_log_on_a_node_that_is_gone_is_empty(
+    head: Head, backend: RayJobsBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_http, "TIMEOUT_S", 0.05)
+    head.is_silent = True
+    assert backend.log_tail(RUN) == ""
 
 
 def test_already_exists_means_submitted(head: Head, backend: RayJobsBackend) -> None:

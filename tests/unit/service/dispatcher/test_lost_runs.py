@@ -54,6 +54,21 @@ def test_the_next_attempt_is_told_where_the_earlier_ones_lie(tmp_path: Path) -> 
         assert [Path(folder).name for folder in spec.resume_from] == [f"{job_id}-2", f"{job_id}-1"]
 
 
+def test_a_store_whose_mount_has_gone_is_waited_for(tmp_path: Path) -> None:
+    objects, mounted = tmp_path / "objects", tmp_path / "elsewhere"
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        job_id = world.submit()
+        objects.rename(mounted)
+        objects.mkdir()
+        for _ in range(2 * MAX_FAILURES):
+            world.tick()
+            world.clock.advance(seconds=LONGEST_DELAY_S)
+        assert world.job(job_id).status == "validating_files"
+        objects.rmdir()
+        mounted.rename(objects)
+        assert world.tick_until_ended(job_id).status == "succeeded"
+
+
 def test_every_attempt_takes_the_jobs_first_day_for_today(tmp_path: Path) -> None:
     with open_world(tmp_path, ScriptedBackend(lambda _: [die()])) as world:
         job_id = world.submit()

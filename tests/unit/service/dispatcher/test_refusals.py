@@ -1,17 +1,23 @@
 """What cannot be run fails with a message that names the thing and the field, and leaves nothing behind."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import structlog
+from sqlalchemy import update
 
 from schemas.fine_tuning import JobError
 from schemas.ids import JobId
+from service.backends.backend import RunRequest
+from service.db.jobs import JobRepository
+from service.db.tables import JobRow
 from service.dispatcher.backoff import MAX_FAILURES
 from service.files.validation import FileReport
 from service.files.validation_process import ValidationProcessDied, ValidationProcessFailed
-from tests.unit.service.dispatcher.scripted_backend import ScriptedBackend
+from tests.unit.service.dispatcher.scripted_backend import Action, ScriptedBackend
 from tests.unit.service.dispatcher.scripted_trainer import die, whole_run
-from tests.unit.service.dispatcher.world import World, open_world, pairs, with_parts
+from tests.unit.service.dispatcher.world import World, open_world, pairs, watch_only, with_parts
 
 pytestmark = pytest.mark.slow
 
@@ -132,6 +138,51 @@ def test_a_model_that_left_the_registry_fails_the_job(tmp_path: Path) -> None:
         job = world.tick_until_ended(job_id)
         assert job.error is not None
         assert (job.error.code, job.error.param) == ("model_not_found", "model")
+
+
+def ask_as_a_newer_version(world: World, job_id: JobId) -> None:
+    """Store a field that this version does not know, as is left where an update was taken back."""
+    with world.context.database.write() as session:
+        job = JobRepository(session).find_any(job_id)
+        assert job is not None
+        resources = {**job.request["resources"], "of_a_newer_version": None}
+        request = {**job.request, "resources": resources}
+        session.execute(update(JobRow).where(JobRow.id == job_id).values(request=request))
+
+
+def until_queued(world: World, _job_id: JobId) -> None:
+    world.backend.is_away = True
+    world.tick()
+    world.backend.is_away = False
+
+
+def until_lost(world: World, job_id: JobId) -> None:
+    while world.attempt(job_id) == 1:
+        world.tick()
+
+
+@pytest.mark.parametrize(
+    "until",
+    [watch_only, until_queued, until_lost],
+    ids=["before its validation", "while it waits", "before it is launched again"],
+)
+def test_a_job_that_cannot_be_read_is_refused_alone(tmp_path: Path, until: Callable[[World, JobId], None]) -> None:
+    def lost_once(request: RunRequest) -> list[Action]:
+        return [die()] if request.run_id.endswith("-1") else whole_run(request)
+
+    with open_world(tmp_path, ScriptedBackend(lost_once)) as world, structlog.testing.capture_logs() as lines:
+        unreadable, other = world.submit(), world.submit()
+        until(world, unreadable)
+        ask_as_a_newer_version(world, unreadable)
+        assert world.tick_until_ended(other).status == "succeeded"
+        job = world.job(unreadable)
+        assert job.error is not None
+        assert (job.status, job.error.code) == ("failed", "internal_error")
+        assert "create the job again, or give the operator this job's id" in job.error.message
+        [line] = [line for line in lines if line["event"] == "job_request_unreadable"]
+        assert line["job_id"] == unreadable
+        assert line["found"] == ["resources.of_a_newer_version: Extra inputs are not permitted"]
+        assert f"{unreadable}-2" not in world.backend.requests
 
 
 @pytest.mark.parametrize(

@@ -143,19 +143,20 @@ class _Head(BaseHTTPRequestHandler):
     """A Ray head that wants its token."""
 
     is_guarded = True
+    answer = json.dumps(NODES)
 
     def do_GET(self) -> None:
         is_let_in = not self.is_guarded or self.headers.get("authorization") == f"Bearer {TOKEN}"
         self.send_response(200 if is_let_in else 401)
         self.end_headers()
-        self.wfile.write(json.dumps(NODES).encode() if is_let_in else b"Unauthorized: Missing authentication token")
+        self.wfile.write(self.answer.encode() if is_let_in else b"Unauthorized: Missing authentication token")
 
     def log_message(self, format: str, *args: object) -> None: ...
 
 
 @contextmanager
-def ray_head(*, is_guarded: bool) -> Iterator[str]:
-    head = HTTPServer(("127.0.0.1", 0), type("Head", (_Head,), {"is_guarded": is_guarded}))
+def ray_head(**told: object) -> Iterator[str]:
+    head = HTTPServer(("127.0.0.1", 0), type("Head", (_Head,), told))
     threading.Thread(target=head.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{head.server_port}"
     head.shutdown()
@@ -181,6 +182,14 @@ def test_a_cluster_is_told_with_its_token(
     assert finding.state == state
     assert said in f"{finding.told} {finding.remedy}"
     assert TOKEN not in str(finding)
+
+
+def test_a_page_in_place_of_a_cluster_is_told(tmp_path: Path) -> None:
+    with ray_head(is_guarded=False, answer="<html>We are back soon</html>") as address:
+        [finding] = examine_cluster(settings_of(tmp_path, backend="ray", ray_address=address))
+
+    assert finding.state == "failed"
+    assert "something else than Ray's API answered (Invalid JSON" in finding.told
 
 
 @pytest.mark.parametrize(

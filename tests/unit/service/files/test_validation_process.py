@@ -1,5 +1,6 @@
 """The child process: its report, its limits, and that nothing survives it."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -54,7 +55,9 @@ def is_running(process: psutil.Process) -> bool:
 
 @pytest.fixture
 def store(tmp_path: Path) -> FolderStore:
-    return FolderStore(tmp_path)
+    store = FolderStore(tmp_path)
+    store.check_writable()
+    return store
 
 
 def test_the_report_comes_back_from_the_child(store: FolderStore, tmp_path: Path) -> None:
@@ -72,10 +75,25 @@ def test_a_deleted_file_is_told_as_such(store: FolderStore, tmp_path: Path) -> N
         validate_in_process(str(tmp_path), "files/gone")
 
 
-def test_a_validation_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+def test_a_store_that_is_gone_is_told_as_such(store: FolderStore, tmp_path: Path) -> None:
+    store.write("files/a", [ROW])
+    shutil.rmtree(tmp_path)
+
+    with pytest.raises(OSError, match=r"the store failed .* the object store's folder is gone"):
+        validate_in_process(str(tmp_path), "files/a")
+
+
+def test_a_validation_that_takes_too_much_computing_is_stopped(tmp_path: Path) -> None:
     write_endless_file(tmp_path)
 
-    with pytest.raises(ValidationProcessFailed, match=r"took longer than 0\.5 s and was stopped"):
+    with pytest.raises(ValidationProcessFailed, match=r"more than 0\.5 s of computing .*; give fewer or shorter rows"):
+        validate_in_process(str(tmp_path), "endless", cpu_s=0.5)
+
+
+def test_a_validation_that_is_only_slow_says_nothing_about_the_file(tmp_path: Path) -> None:
+    write_endless_file(tmp_path)
+
+    with pytest.raises(ValidationProcessDied, match=r"had not ended after 0\.5 s"):
         validate_in_process(str(tmp_path), "endless", timeout_s=0.5)
 
 
@@ -126,7 +144,7 @@ def test_the_child_is_not_left_when_it_is_stopped(tmp_path: Path) -> None:
     write_endless_file(tmp_path)
     before = {child.pid for child in psutil.Process().children()}
 
-    with pytest.raises(ValidationProcessFailed):
+    with pytest.raises(ValidationProcessDied):
         validate_in_process(str(tmp_path), "endless", timeout_s=0.3)
 
     assert {child.pid for child in psutil.Process().children()} == before

@@ -13,7 +13,7 @@ import pytest
 
 from service.storage.folder import FolderStore
 from service.storage.object_keys import RESERVED_SEGMENT
-from service.storage.object_store import UnknownStorageUrl
+from service.storage.object_store import StoreError, UnknownStorageUrl
 from service.storage.open_store import open_store
 
 WRITER = """
@@ -150,6 +150,29 @@ def test_a_stream_that_nobody_reads_to_its_end_holds_no_file(tmp_path: Path, tak
         next(chunks)
     del chunks
     assert str(tmp_path / "a") not in [file.path for file in psutil.Process().open_files()]
+
+
+def test_a_mount_that_has_gone_takes_no_object_for_deleted_and_is_not_written_beneath(tmp_path: Path) -> None:
+    root, mounted = tmp_path / "store", tmp_path / "elsewhere"
+    store = FolderStore(root)
+    store.write("files/a", [b"x"])
+    root.rename(mounted)
+    root.mkdir()
+
+    for opened in (store, FolderStore(root)):
+        for ask in (opened.read, opened.stream, opened.size_bytes):
+            with pytest.raises(StoreError, match=r"the object store's folder is gone: mount .* again"):
+                ask("files/a")
+    with pytest.raises(OSError, match="No such file"):
+        store.check_writable()
+    with pytest.raises(OSError, match="No such file"):
+        store.write("files/b", [b"y"])
+    assert list(root.iterdir()) == []
+
+    root.rmdir()
+    mounted.rename(root)
+    store.check_writable()
+    assert store.read("files/a") == b"x"
 
 
 def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:

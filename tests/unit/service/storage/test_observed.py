@@ -55,6 +55,8 @@ def test_a_download_that_is_cut_off_is_counted_once() -> None:
 
 def test_that_an_object_is_not_there_is_an_answer(tmp_path: Path) -> None:
     counted: list[str] = []
+    store = ObservedStore(FolderStore(tmp_path), counted.append)
+    store.check_writable()
     with pytest.raises(ObjectNotFound):
-        ObservedStore(FolderStore(tmp_path), counted.append).read("a")
+        store.read("a")
     assert counted == []

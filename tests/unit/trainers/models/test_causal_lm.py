@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
     LlamaForSequenceClassification,
@@ -20,7 +23,7 @@ from tests.tiny_model import save_tiny_model, tiny_llama, tiny_tokenizer
 from tests.tiny_runs import LORA, make_run, read_events
 from trainers.entrypoint import run
 from trainers.errors import UnusableModel
-from trainers.models.causal_lm import load_causal_lm, longest_sequence, vocabulary_size
+from trainers.models.causal_lm import load_causal_lm, load_tokenizer, longest_sequence, vocabulary_size
 
 CPU = torch.device("cpu")
 WEIGHTS = "model.safetensors"
@@ -131,13 +134,19 @@ def test_a_tied_head_is_not_missed(tmp_path: Path) -> None:
     assert vocabulary_size(load(folder)) == len(tiny_tokenizer())
 
 
-def test_a_disk_that_fails_is_not_the_models_fault(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    ("reader", "read"), [(AutoModelForCausalLM, load), (AutoTokenizer, load_tokenizer)], ids=["weights", "tokenizer"]
+)
+def test_a_disk_that_fails_is_not_the_models_fault(
+    model: Path, monkeypatch: pytest.MonkeyPatch, reader: type, read: Callable[[Path], object], number: int
+) -> None:
     def fail(*_: Any, **__: Any) -> None:
-        raise OSError(errno.EIO, "Input/output error")
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fail)
-    with pytest.raises(OSError, match="Input/output error"):
-        load(model)
+    monkeypatch.setattr(reader, "from_pretrained", fail)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        read(model)
 
 
 def test_a_model_is_as_long_as_its_positions() -> None:
