@@ -2,7 +2,7 @@
 
 A TOML file, one table a model:
 
-    [models."smollm2-135m-instruct"]
+    [models."smollm2-135m-instruct"]            # without a colon: it parts the names of tuned models
     uri = "/srv/models/smollm2-135m-instruct"   # a folder in Hugging Face's layout, or s3://bucket/prefix
     max_length = 8192                           # tokens the model can read
     base_learning_rate = 5e-5                   # what learning_rate_multiplier multiplies
