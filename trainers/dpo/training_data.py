@@ -120,6 +120,14 @@ def _warnings(tokenized: TokenizedPairs, param: str, max_length: int) -> Iterato
             f"{_lines(tokenized.prompt_lost_end)}, while a model that is served by this template answers after it. "
             "Begin the answers with it, or give the model a template that keeps it",
         )
+    if tokenized.answer_lost_parts:
+        yield warning(
+            f"answer_parts:{param}",
+            f"{param}: the model's chat template leaves out parts of the answers of "
+            f"{_count(tokenized.answer_lost_parts, 'pair')}, {_lines(tokenized.answer_lost_parts)}, such as "
+            f"{_shown(tokenized.lost_parts)}: they are trained without them. Give the model a template that keeps "
+            "them, or answers without them",
+        )
     if tokenized.cut_completions:
         yield warning(
             f"cut:{param}",

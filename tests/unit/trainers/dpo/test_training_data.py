@@ -58,3 +58,17 @@ def test_a_prompts_end_that_the_template_leaves_out_before_an_answer_is_told(tmp
     assert told.key == "prompt_end:training_file"
     assert 'ends a prompt with "<think>\\n", but leaves that out where an answer follows' in told.message
     assert "10 pairs trained without it, lines 1, 2, 3" in told.message
+
+
+def test_parts_of_answers_that_the_template_leaves_out_are_told(tmp_path: Path) -> None:
+    model, folder = save_tiny_model(tmp_path / "model"), tmp_path / "run"
+    template = CHATML.replace("message['content']", "message['content'].split('</think>')[-1]")
+    (model / "chat_template.jinja").write_text(template)
+    folder.mkdir()
+    rows = preference_rows(6)
+    rows[1]["preferred_output"][0]["content"] = "<think>So it is.</think> Hot."
+    make_run(folder, model, training_file=write_preferences(folder / "rows.jsonl", rows))
+    assert error_of(folder) is None
+    (told,) = [event for event in read_events(folder) if event.level == "warn"]
+    assert told.key == "answer_parts:training_file"
+    assert 'answers of 1 pair, line 2, such as "<think>So it is.</think>"' in told.message
