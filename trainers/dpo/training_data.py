@@ -102,6 +102,12 @@ def _load(
             f"none of the {len(rows)} pairs can be used: each prompt alone has {max_length} tokens or more; "
             "raise max_length or shorten the prompts"
         )
+    if len(tokenized.became_equal) == len(tokenized.pairs):
+        raise error(
+            f"each of the {len(tokenized.pairs)} pairs has the same tokens on both sides, so there is nothing to "
+            f"learn: the sides are the same, or the same up to max_length = {max_length}, or the model's tokenizer "
+            "does not know their text (its files are incomplete); correct the file, raise max_length, or copy the model anew"
+        )
     return tokenized
 
 

@@ -72,3 +72,18 @@ def test_parts_of_answers_that_the_template_leaves_out_are_told(tmp_path: Path) 
     (told,) = [event for event in read_events(folder) if event.level == "warn"]
     assert told.key == "answer_parts:training_file"
     assert 'answers of 1 pair, line 2, such as "<think>So it is.</think>"' in told.message
+
+
+def test_pairs_that_all_became_equal_fail_the_job(tmp_path: Path) -> None:
+    rows = preference_rows(6)
+    for row in rows:
+        row["non_preferred_output"] = row["preferred_output"]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    make_run(folder, save_tiny_model(tmp_path / "model"), training_file=write_preferences(folder / "rows.jsonl", rows))
+    error = error_of(folder)
+    assert error is not None
+    assert error.code == "invalid_training_file"
+    assert "each of the 6 pairs has the same tokens on both sides" in error.message
+    assert "the sides are the same" in error.message
+    assert "its files are incomplete" in error.message
