@@ -106,7 +106,8 @@ def _load(
         raise error(
             f"each of the {len(tokenized.pairs)} pairs has the same tokens on both sides, so there is nothing to "
             f"learn: the sides are the same, or the same up to max_length = {max_length}, or the model's tokenizer "
-            "does not know their text (its files are incomplete); correct the file, raise max_length, or copy the model anew"
+            "does not know their text (its files are incomplete); correct the file, raise max_length, or copy the "
+            "model anew"
         )
     return tokenized
 
