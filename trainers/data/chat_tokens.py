@@ -9,11 +9,11 @@ template may render a prompt alone differently; the prompt is what all three beg
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from jinja2 import TemplateError
@@ -97,7 +97,7 @@ class TokenizedPairs:
 
 
 def tokenize_rows(
-    rows: Sequence[PreferenceRow],
+    rows: Iterable[PreferenceRow],
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
@@ -108,14 +108,13 @@ def tokenize_rows(
 
     Raises: UnusableModel, when the tokenizer has no chat template; `error`, naming the line that it cannot render.
     """
-    tokenized = TokenizedPairs()
-    for first in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[first : first + ROWS_AT_ONCE]
+    tokenized, coming, known_ids = TokenizedPairs(), iter(rows), dict[int, int]()
+    while some := list(islice(coming, ROWS_AT_ONCE)):
         texts = [
             _render(row, tokenizer, error, today) if row.pair.is_conversational else _texts(row.pair, tokenizer)
             for row in some
         ]
-        for row, whole, three in zip(some, _tokenize(some, texts, tokenizer), texts, strict=True):
+        for row, whole, three in zip(some, _tokenize(some, texts, tokenizer, known_ids), texts, strict=True):
             _note_left_out(tokenized, row, three, tokenizer, error)
             _add(tokenized, whole, max_length=max_length)
     return tokenized
@@ -176,15 +175,24 @@ def split_at_boundary(
 
 
 def _tokenize(
-    rows: Sequence[PreferenceRow], texts: Sequence[list[str]], tokenizer: PreTrainedTokenizerBase
+    rows: Sequence[PreferenceRow],
+    texts: Sequence[list[str]],
+    tokenizer: PreTrainedTokenizerBase,
+    known_ids: dict[int, int],
 ) -> Iterator[PairTokens]:
     """Rows of one file, which all have messages or none has: a chat template writes the special tokens itself."""
     adds_special_tokens = not rows[0].pair.is_conversational
     ids = iter(tokenizer(list(chain.from_iterable(texts)), add_special_tokens=adds_special_tokens)["input_ids"])
     for row in rows:
-        prompt, chosen, rejected = split_at_boundary(next(ids), next(ids), next(ids))
+        sides = split_at_boundary(next(ids), next(ids), next(ids))
+        prompt, chosen, rejected = (_share(side, known_ids) for side in sides)
         pair = row.pair
         yield PairTokens(prompt, chosen, rejected, line=row.line, row_id=pair.row_id, weight=pair.weight)
+
+
+def _share(tokens: tuple[int, ...], ids: dict[int, int]) -> tuple[int, ...]:
+    """One object for each id: tokenizers make one for each token, which takes four times its place in a tuple."""
+    return tuple(map(ids.setdefault, tokens, tokens))
 
 
 def _texts(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -99,8 +99,8 @@ def _load(
     tokenized = tokenize_rows(rows, tokenizer, max_length=max_length, error=error, today=today)
     if not tokenized.pairs:
         raise error(
-            f"none of the {len(rows)} pairs can be used: each prompt alone has {max_length} tokens or more; "
-            "raise max_length or shorten the prompts"
+            f"none of the {len(tokenized.prompt_too_long)} pairs can be used: each prompt alone has "
+            f"{max_length} tokens or more; raise max_length or shorten the prompts"
         )
     if len(tokenized.became_equal) == len(tokenized.pairs):
         raise error(

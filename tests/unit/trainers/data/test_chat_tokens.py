@@ -83,6 +83,23 @@ def test_rows_are_the_same_however_many_are_tokenised_at_once(
     assert tokenize(*pairs, max_length=40) == expected
 
 
+def test_rows_are_read_as_they_are_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_tokens, "ROWS_AT_ONCE", 2)
+    waiting = iter([PreferenceRow(1, text_pair("a", "b", "c")), PreferenceRow(2, chat_pair("a", "b", "c"))] * 2)
+    tokenizer = templated("{{ raise_exception('no') }}")
+    with pytest.raises(InvalidTrainingFile):
+        tokenize_rows(waiting, tokenizer, max_length=100, error=InvalidTrainingFile)
+    assert len(list(waiting)) == 2
+
+
+def test_an_id_is_one_object_however_often_it_stands_in_a_file() -> None:
+    """Python keeps those up to 256 by itself."""
+    pairs = tokenize(*[text_pair(" river walks", " bread sings", " green lamp")] * 2).pairs
+    tokens = [token for pair in pairs for token in pair.prompt + pair.chosen + pair.rejected]
+    assert max(tokens) > 256
+    assert len({id(token) for token in tokens}) == len(set(tokens))
+
+
 def test_tokens_that_merge_across_the_boundary_belong_to_the_completion() -> None:
     (pair,) = tokenize(text_pair("the riv", "er", "ets")).pairs
     assert TOKENIZER.decode(pair.prompt) == "the "
