@@ -45,7 +45,7 @@ class SftMetrics(Record):
     """Of the phase."""
     epoch: float
     loss: float
-    """Negative log-likelihood a token, in nats."""
+    """Negative log-likelihood a token, in nats; a row's tokens count times its weight."""
     learning_rate: float
     grad_norm: float
     mean_token_accuracy: float

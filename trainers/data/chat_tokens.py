@@ -9,21 +9,24 @@ template may render a prompt alone differently; the prompt is what all three beg
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import chain, takewhile
+from itertools import chain, islice
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from schemas.preference_rows import Message, PreferencePair
+from schemas.row_errors import shown
+from trainers.data.left_out import common_length, left_out, lost_end
 from trainers.data.preference_dataset import PreferenceRow
 from trainers.errors import TrainerError, UnusableModel
 
 PAIRS_NAMED = 8
+SIDES = ("preferred", "non-preferred")
 ROWS_AT_ONCE = 512
 """A fast tokenizer spreads the texts of one call over all cores."""
 TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
@@ -87,10 +90,14 @@ class TokenizedPairs:
     """The template ends the prompt with text that it leaves out where an answer follows."""
     lost_end: str = ""
     """That text, of the first of these."""
+    answer_lost_parts: list[int] = field(default_factory=list)
+    """The template leaves out a part of an answer."""
+    lost_parts: str = ""
+    """That part's words, of the first of these."""
 
 
 def tokenize_rows(
-    rows: Sequence[PreferenceRow],
+    rows: Iterable[PreferenceRow],
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
@@ -101,19 +108,44 @@ def tokenize_rows(
 
     Raises: UnusableModel, when the tokenizer has no chat template; `error`, naming the line that it cannot render.
     """
-    tokenized = TokenizedPairs()
-    for first in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[first : first + ROWS_AT_ONCE]
+    tokenized, coming, known_ids = TokenizedPairs(), iter(rows), dict[int, int]()
+    while some := list(islice(coming, ROWS_AT_ONCE)):
         texts = [
             _render(row, tokenizer, error, today) if row.pair.is_conversational else _texts(row.pair, tokenizer)
             for row in some
         ]
-        for whole, three in zip(_tokenize(some, texts, tokenizer), texts, strict=True):
-            if lost_end := _lost_end(*three):
-                tokenized.lost_end = tokenized.lost_end or lost_end
-                tokenized.prompt_lost_end.append(whole.line)
+        for row, whole, three in zip(some, _tokenize(some, texts, tokenizer, known_ids), texts, strict=True):
+            _note_left_out(tokenized, row, three, tokenizer, error)
             _add(tokenized, whole, max_length=max_length)
     return tokenized
+
+
+def _note_left_out(
+    tokenized: TokenizedPairs,
+    row: PreferenceRow,
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    error: type[TrainerError],
+) -> None:
+    """Raises: `error`, for an answer of which nothing is left: the model would learn to prefer, or avoid, silence."""
+    prompt, *wholes = texts
+    if end := lost_end(prompt, wholes):
+        tokenized.lost_end = tokenized.lost_end or end
+        tokenized.prompt_lost_end.append(row.line)
+    eos, answers = str(tokenizer.eos_token), map(_messages, (row.pair.chosen, row.pair.rejected))
+    lost = [
+        left_out(answer, prompt=prompt, whole=whole, eos=eos) for answer, whole in zip(answers, wholes, strict=True)
+    ]
+    for side, found in zip(SIDES, lost, strict=True):
+        if found is not None and found.is_all:
+            raise error(
+                f"line {row.line}: the model's chat template leaves out all of the {side} answer: "
+                f'"{shown(found.text)}". Take a model whose template writes it (renders tool calls, if it is one), or '
+                "write it as text into the answer's content"
+            )
+    if found := next(filter(None, lost), None):
+        tokenized.lost_parts = tokenized.lost_parts or found.text
+        tokenized.answer_lost_parts.append(row.line)
 
 
 def _add(tokenized: TokenizedPairs, whole: PairTokens, *, max_length: int) -> None:
@@ -138,32 +170,29 @@ def split_at_boundary(
     prompt: Sequence[int], prompt_chosen: Sequence[int], prompt_rejected: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Cut three tokenised texts where the prompt stops being what both others begin with."""
-    length = min(_common_prefix(prompt, prompt_chosen), _common_prefix(prompt, prompt_rejected))
+    length = min(common_length(prompt, prompt_chosen), common_length(prompt, prompt_rejected))
     return tuple(prompt[:length]), tuple(prompt_chosen[length:]), tuple(prompt_rejected[length:])
 
 
-def _common_prefix(one: Sequence[object], other: Sequence[object]) -> int:
-    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(one, other, strict=False)))
-
-
-def _lost_end(prompt: str, prompt_chosen: str, prompt_rejected: str) -> str:
-    """Return what stands at the prompt's end alone. Looked for in the texts: tokens that merge there lose nothing."""
-    wholes = prompt_chosen, prompt_rejected
-    if all(whole.startswith(prompt) for whole in wholes):
-        return ""
-    return prompt[min(_common_prefix(prompt, whole) for whole in wholes) :]
-
-
 def _tokenize(
-    rows: Sequence[PreferenceRow], texts: Sequence[list[str]], tokenizer: PreTrainedTokenizerBase
+    rows: Sequence[PreferenceRow],
+    texts: Sequence[list[str]],
+    tokenizer: PreTrainedTokenizerBase,
+    known_ids: dict[int, int],
 ) -> Iterator[PairTokens]:
     """Rows of one file, which all have messages or none has: a chat template writes the special tokens itself."""
     adds_special_tokens = not rows[0].pair.is_conversational
     ids = iter(tokenizer(list(chain.from_iterable(texts)), add_special_tokens=adds_special_tokens)["input_ids"])
     for row in rows:
-        prompt, chosen, rejected = split_at_boundary(next(ids), next(ids), next(ids))
+        sides = split_at_boundary(next(ids), next(ids), next(ids))
+        prompt, chosen, rejected = (_share(side, known_ids) for side in sides)
         pair = row.pair
         yield PairTokens(prompt, chosen, rejected, line=row.line, row_id=pair.row_id, weight=pair.weight)
+
+
+def _share(tokens: tuple[int, ...], ids: dict[int, int]) -> tuple[int, ...]:
+    """One object for each id: tokenizers make one for each token, which takes four times its place in a tuple."""
+    return tuple(map(ids.setdefault, tokens, tokens))
 
 
 def _texts(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -210,11 +239,16 @@ def _dated(template: str, today: datetime | None) -> str:
 
 
 def _as_dicts(messages: str | tuple[Message, ...], *, with_objects: bool) -> list[dict[str, Any]]:
-    dicts = [message.model_dump(exclude_none=True) for message in messages if not isinstance(message, str)]
+    dicts = [message.model_dump(exclude_none=True) for message in _messages(messages)]
     if with_objects:
         for call in (call for message in dicts for call in message.get("tool_calls", ())):
             call["function"]["arguments"] = json.loads(call["function"]["arguments"])
     return dicts
+
+
+def _messages(side: str | tuple[Message, ...]) -> list[Message]:
+    """None, where the side is a text."""
+    return [message for message in side if not isinstance(message, str)]
 
 
 def cut(pair: PairTokens, *, max_length: int) -> PairTokens:

@@ -22,7 +22,7 @@ class TokenScores:
     log_probs_M: Tensor
     """log p(target), float32 nats, with gradient to the hidden states."""
     is_argmax_M: Tensor
-    """bool: no token was likelier than the target."""
+    """bool: the target is the likeliest token, of equally likely ones the first. bf16 logits are often equal."""
     log_collisions_M: Tensor
     """log Σ p² over the vocabulary, float32, without gradient; empty where it was not asked for."""
 
@@ -48,7 +48,7 @@ class _ScoreTokens(torch.autograd.Function):
             target_K = target_M[rows]
             logits_KV = (hidden_MD[rows] @ head_weight_VD.T).float()
             target_logit_K = logits_KV.gather(-1, target_K[:, None])[:, 0]
-            is_argmax_M[rows] = target_logit_K >= logits_KV.amax(-1)
+            is_argmax_M[rows] = logits_KV.argmax(-1) == target_K
             log_normaliser_K = logits_KV.logsumexp(-1)
             log_probs_M[rows] = target_logit_K - log_normaliser_K
             if gradient_MD is None and not with_collisions:

@@ -99,8 +99,15 @@ def _load(
     tokenized = tokenize_rows(rows, tokenizer, max_length=max_length, error=error, today=today)
     if not tokenized.pairs:
         raise error(
-            f"none of the {len(rows)} pairs can be used: each prompt alone has {max_length} tokens or more; "
-            "raise max_length or shorten the prompts"
+            f"none of the {len(tokenized.prompt_too_long)} pairs can be used: each prompt alone has "
+            f"{max_length} tokens or more; raise max_length or shorten the prompts"
+        )
+    if len(tokenized.became_equal) == len(tokenized.pairs):
+        raise error(
+            f"each of the {len(tokenized.pairs)} pairs has the same tokens on both sides, so there is nothing to "
+            f"learn: the sides are the same, or the same up to max_length = {max_length}, or the model's tokenizer "
+            "does not know their text (its files are incomplete); correct the file, raise max_length, or copy the "
+            "model anew"
         )
     return tokenized
 
@@ -119,6 +126,14 @@ def _warnings(tokenized: TokenizedPairs, param: str, max_length: int) -> Iterato
             f"where an answer follows: {_count(tokenized.prompt_lost_end, 'pair')} trained without it, "
             f"{_lines(tokenized.prompt_lost_end)}, while a model that is served by this template answers after it. "
             "Begin the answers with it, or give the model a template that keeps it",
+        )
+    if tokenized.answer_lost_parts:
+        yield warning(
+            f"answer_parts:{param}",
+            f"{param}: the model's chat template leaves out parts of the answers of "
+            f"{_count(tokenized.answer_lost_parts, 'pair')}, {_lines(tokenized.answer_lost_parts)}, such as "
+            f"{_shown(tokenized.lost_parts)}: they are trained without them. Give the model a template that keeps "
+            "them, or answers without them",
         )
     if tokenized.cut_completions:
         yield warning(

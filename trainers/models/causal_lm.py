@@ -2,6 +2,7 @@
 
 import errno
 import json
+import string
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from trainers.pass_memory import is_out_of_memory
 THE_MODELS_FAULT = (None, errno.ENOENT)
 """Numbers of such an OSError: transformers' own have none; all others are the disk's or the network's."""
 LONGROPE = "as LongRoPE, the model's rotary embedding, would make a row's numbers depend on longer rows beside it"
+CHARACTERS = " ".join(string.ascii_letters + string.digits)
+"""Any tokenizer of texts knows some of these, even one of proteins."""
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -80,7 +83,20 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             "the model's tokenizer has no end-of-sequence token; set eos_token in its tokenizer_config.json"
         )
     loaded: PreTrainedTokenizerBase = tokenizer
+    _check_vocabulary(loaded)
     return loaded
+
+
+def _check_vocabulary(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Where the file of the vocabulary is missing, transformers makes one of special tokens alone.
+
+    Raises: UnusableModel.
+    """
+    if not str(tokenizer.decode(tokenizer(CHARACTERS)["input_ids"], skip_special_tokens=True)).strip():
+        raise UnusableModel(
+            "the model's tokenizer knows no letter and no digit: its files are incomplete (tokenizer.json, or the "
+            "vocabulary); copy it anew"
+        )
 
 
 @dataclass(frozen=True, slots=True)

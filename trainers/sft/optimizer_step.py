@@ -67,7 +67,7 @@ class SftStep:
             step=step,
             total_steps=self.plan.total_steps,
             epoch=step / self.plan.steps_per_epoch,
-            loss=sums.nats / max(1.0, sums.tokens),
+            loss=sums.nats / (sums.weights or 1.0),
             learning_rate=rate,
             grad_norm=grad_norm,
             mean_token_accuracy=sums.correct / max(1.0, sums.tokens),

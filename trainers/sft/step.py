@@ -1,23 +1,28 @@
 """One step of maximum likelihood on the preferred completions: its gradient and its sums.
 
-N = predicted tokens of the completions.
+A pair's tokens count times its row's weight, as its loss does in DPO. B = pairs of a pass, N = their completions'
+predicted tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from trainers.data.chat_tokens import PairTokens
+from trainers.dpo.log_probs import sum_by_side
 from trainers.dpo.objective import Objective
 from trainers.dpo.rounds import SMALL_PAIR, PassShape, make_passes
+from trainers.host_numbers import to_device
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSums:
     nats: float
-    """Of negative log-likelihood."""
+    """Of negative log-likelihood, times the rows' weights."""
+    weights: float
+    """The weight of each predicted token."""
     tokens: float
     correct: float
     """Those that are the policy's argmax."""
@@ -40,18 +45,20 @@ def accumulate_gradients(objective: Objective, passes: Sequence[Sequence[PairTok
 
     Returns: its `TokenSums` as a vector, float64.
     """
-    total = torch.zeros(4, dtype=torch.float64, device=objective.device)
+    total = torch.zeros(len(fields(TokenSums)), dtype=torch.float64, device=objective.device)
 
     def make(pairs: Sequence[PairTokens]) -> None:
         with objective.policy.with_dropout():
             states = objective.layout.states(pairs)
         log_probs_N, correct_N = states.log_probs()
-        nats = -log_probs_N.float().sum()
+        lengths_B = states.lengths[: len(pairs)]
+        weights_B = to_device([pair.weight for pair in pairs], objective.device, torch.float32)
+        nats = -(weights_B * sum_by_side(log_probs_N, lengths_B)).sum()
         torch.autograd.backward(nats / step_tokens)
         trained_tokens = sum(pair.packed_length for pair in pairs)
         # Filled in on the device: to copy it there the host would wait.
         trained = torch.full((), trained_tokens, dtype=torch.float64, device=objective.device)
-        sums = [nats.detach(), states.lengths.sum(), correct_N.sum(), trained]
+        sums = [nats.detach(), (weights_B * lengths_B).sum(), lengths_B.sum(), correct_N.sum(), trained]
         total.add_(torch.stack([value.to(torch.float64) for value in sums]))
 
     (small,) = demonstrations([SMALL_PAIR])

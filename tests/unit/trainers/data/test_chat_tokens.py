@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from schemas.preference_rows import FunctionCall, Message, PreferencePair, ToolCall
-from tests.tiny_model import tiny_tokenizer
+from tests.tiny_model import CHATML, tiny_tokenizer
 from trainers.data import chat_tokens
 from trainers.data.chat_tokens import TokenizedPairs, split_at_boundary, tokenize_rows
 from trainers.data.preference_dataset import PreferenceRow
@@ -83,6 +83,23 @@ def test_rows_are_the_same_however_many_are_tokenised_at_once(
     assert tokenize(*pairs, max_length=40) == expected
 
 
+def test_rows_are_read_as_they_are_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_tokens, "ROWS_AT_ONCE", 2)
+    waiting = iter([PreferenceRow(1, text_pair("a", "b", "c")), PreferenceRow(2, chat_pair("a", "b", "c"))] * 2)
+    tokenizer = templated("{{ raise_exception('no') }}")
+    with pytest.raises(InvalidTrainingFile):
+        tokenize_rows(waiting, tokenizer, max_length=100, error=InvalidTrainingFile)
+    assert len(list(waiting)) == 2
+
+
+def test_an_id_is_one_object_however_often_it_stands_in_a_file() -> None:
+    """Python keeps those up to 256 by itself."""
+    pairs = tokenize(*[text_pair(" river walks", " bread sings", " green lamp")] * 2).pairs
+    tokens = [token for pair in pairs for token in pair.prompt + pair.chosen + pair.rejected]
+    assert max(tokens) > 256
+    assert len({id(token) for token in tokens}) == len(set(tokens))
+
+
 def test_tokens_that_merge_across_the_boundary_belong_to_the_completion() -> None:
     (pair,) = tokenize(text_pair("the riv", "er", "ets")).pairs
     assert TOKENIZER.decode(pair.prompt) == "the "
@@ -152,7 +169,8 @@ CALLS = "{% for message in messages %}{{ message.role }}:{% for call in message.
     ],
 )
 def test_a_tool_calls_arguments_are_written_as_json_once(told: str) -> None:
-    tokenizer = templated(f"{CALLS}{told}{{% endfor %}}{{% endfor %}}{{{{ 'assistant:' if add_generation_prompt }}}}")
+    named = "{{ call.function.name }} " + told
+    tokenizer = templated(f"{CALLS}{named}{{% endfor %}}{{% endfor %}}{{{{ 'assistant:' if add_generation_prompt }}}}")
 
     def called(city: str) -> tuple[Message, ...]:
         call = ToolCall(id="call_1", function=FunctionCall(name="weather", arguments=f'{{"city": "{city}"}}'))
@@ -161,8 +179,8 @@ def test_a_tool_calls_arguments_are_written_as_json_once(told: str) -> None:
     asked = (Message(role="user", content="?"),)
     pair = PreferencePair(asked, called("Zürich"), called("Ulm"), tools=None, weight=1.0, row_id=None)
     (tokens,) = tokenize(pair, tokenizer=tokenizer).pairs
-    assert tokenizer.decode(tokens.prompt + tokens.chosen) == 'user:assistant:{"city": "Zürich"}'
-    assert tokenizer.decode(tokens.prompt + tokens.rejected) == 'user:assistant:{"city": "Ulm"}'
+    assert tokenizer.decode(tokens.prompt + tokens.chosen) == 'user:assistant:weather {"city": "Zürich"}'
+    assert tokenizer.decode(tokens.prompt + tokens.rejected) == 'user:assistant:weather {"city": "Ulm"}'
 
 
 def test_what_stands_at_a_prompts_end_alone_is_reported() -> None:
@@ -177,3 +195,85 @@ def test_what_stands_at_a_prompts_end_alone_is_reported() -> None:
 
 def test_tokens_that_merge_at_a_prompts_end_lose_nothing() -> None:
     assert tokenize(text_pair("the riv", "er", "ets"), chat_pair("a", "b", "c")).prompt_lost_end == []
+
+
+TRIMMED = CHATML.replace("message['content']", "message['content'] | trim")
+"""As Llama 3's and Gemma's: a message is its content, and a tool call nothing."""
+WITHOUT_THOUGHTS = CHATML.replace("message['content']", "message['content'].split('</think>')[-1]")
+"""As DeepSeek-R1's."""
+WITH_CALLS = (
+    f"{CALLS}{{{{ call.function.name }}}}{{% endfor %}}{{{{ message.content | trim }}}}\n{{% endfor %}}"
+    "{{ 'assistant:<think>\n' if add_generation_prompt }}"
+)
+
+
+def calling(name: str, content: str | None = None) -> tuple[Message, ...]:
+    call = ToolCall(id="call_1", function=FunctionCall(name=name, arguments="{}"))
+    return (Message(role="assistant", content=content, tool_calls=(call,)),)
+
+
+def answering(text: str) -> tuple[Message, ...]:
+    return (Message(role="assistant", content=text),)
+
+
+def answered(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> PreferencePair:
+    asked = (Message(role="user", content="What does call_weather tell of the river?"),)
+    tools = ({"type": "function", "function": {"name": "weather"}},)
+    return PreferencePair(asked, chosen, rejected, tools=tools, weight=1.0, row_id=None)
+
+
+@pytest.mark.parametrize(
+    ("pair", "told"),
+    [
+        pytest.param(
+            answered(calling("weather"), answering("I cannot.")), 'the preferred answer: "weather"', id="call"
+        ),
+        pytest.param(
+            answered(answering("Hot."), calling("weather", "")), 'the non-preferred answer: "weather"', id="rejected"
+        ),
+    ],
+)
+def test_an_answer_that_the_template_leaves_out_is_an_error(pair: PreferencePair, told: str) -> None:
+    with pytest.raises(InvalidTrainingFile, match=f"line 1: .* leaves out all of {told}.*renders tool calls"):
+        tokenize(pair, tokenizer=templated(TRIMMED))
+
+
+def test_an_answer_of_thoughts_alone_that_the_template_leaves_out_is_an_error() -> None:
+    pair = answered(answering("<think>Hot, I think.</think>"), answering("Cold."))
+    with pytest.raises(InvalidTrainingFile, match='all of the preferred answer: "<think>Hot'):
+        tokenize(pair, tokenizer=templated(WITHOUT_THOUGHTS))
+
+
+def test_parts_of_answers_that_the_template_leaves_out_are_reported() -> None:
+    kept = tokenize(
+        answered(answering("Hot."), answering("Cold.")),
+        answered(answering("<think>\nSo it is.\n</think>\n\nHot."), answering("<think>No.</think> Cold.")),
+        tokenizer=templated(WITHOUT_THOUGHTS),
+    )
+    assert (kept.answer_lost_parts, kept.lost_parts) == ([2], "<think> So it is. </think>")
+    called = answered(calling("weather", "I will look."), answering("Cold."))
+    kept = tokenize(called, tokenizer=templated(TRIMMED))
+    assert (kept.answer_lost_parts, kept.lost_parts) == ([1], "weather")
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        pytest.param(answering("  Hot,\n\n as ever. "), id="text with whitespace around it"),
+        pytest.param(answering("<think>\nHot."), id="what the prompt ends with"),
+        pytest.param(answering("<thing> hot"), id="half of what the prompt ends with"),
+        pytest.param(calling("weather"), id="a call"),
+        pytest.param(calling("weather", "I will look."), id="text and a call"),
+    ],
+)
+@pytest.mark.parametrize("content", ["message.content | trim", "(message.content or '').split() | join(' ')"])
+def test_an_answer_that_the_template_writes_is_not_reported(content: str, chosen: tuple[Message, ...]) -> None:
+    tokenizer = templated(WITH_CALLS.replace("message.content | trim", content))
+    assert tokenize(answered(chosen, answering("Cold.")), tokenizer=tokenizer).answer_lost_parts == []
+
+
+def test_a_tools_answer_that_the_template_writes_as_json_is_not_reported() -> None:
+    found = Message(role="tool", tool_call_id="call_1", content='{"weather":\n "hot"}')
+    pair = answered((*calling("weather"), found, *answering("Hot.")), answering("Cold."))
+    tokenizer = templated(WITH_CALLS.replace("message.content | trim", "(message.content or '') | tojson"))
+    assert tokenize(pair, tokenizer=tokenizer).answer_lost_parts == []

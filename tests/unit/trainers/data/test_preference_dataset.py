@@ -13,7 +13,7 @@ ROW = b'{"prompt": "a", "chosen": "b", "rejected": "c"}'
 
 def read(content: bytes, row_format: RowFormat = "trl_explicit") -> list[PreferenceRow]:
     sha256 = hashlib.sha256(content).hexdigest()
-    return read_rows(content, row_format=row_format, sha256=sha256, error=InvalidTrainingFile)
+    return list(read_rows(content, row_format=row_format, sha256=sha256, error=InvalidTrainingFile))
 
 
 def test_blank_lines_count_but_are_no_rows() -> None:

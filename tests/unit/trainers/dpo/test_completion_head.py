@@ -41,3 +41,11 @@ def test_collisions_need_no_gradient_to_be_told() -> None:
 
 def test_a_uniform_head_collides_once_in_its_vocabulary() -> None:
     assert log_collisions(torch.zeros(1, 50)).exp().item() == pytest.approx(1 / 50)
+
+
+def test_of_equally_likely_tokens_the_first_alone_is_the_argmax() -> None:
+    targets = torch.arange(4)
+    head = torch.tensor([[1.0], [3.0], [3.0], [3.0]])
+    scores = score_tokens(torch.ones(4, 1), head, targets)
+    assert scores.is_argmax_M.tolist() == [False, True, False, False]
+    assert torch.equal(scores.is_argmax_M, token_log_probs(torch.ones(4, 1) @ head.T, targets)[1])

@@ -58,3 +58,32 @@ def test_a_prompts_end_that_the_template_leaves_out_before_an_answer_is_told(tmp
     assert told.key == "prompt_end:training_file"
     assert 'ends a prompt with "<think>\\n", but leaves that out where an answer follows' in told.message
     assert "10 pairs trained without it, lines 1, 2, 3" in told.message
+
+
+def test_parts_of_answers_that_the_template_leaves_out_are_told(tmp_path: Path) -> None:
+    model, folder = save_tiny_model(tmp_path / "model"), tmp_path / "run"
+    template = CHATML.replace("message['content']", "message['content'].split('</think>')[-1]")
+    (model / "chat_template.jinja").write_text(template)
+    folder.mkdir()
+    rows = preference_rows(6)
+    rows[1]["preferred_output"][0]["content"] = "<think>So it is.</think> Hot."
+    make_run(folder, model, training_file=write_preferences(folder / "rows.jsonl", rows))
+    assert error_of(folder) is None
+    (told,) = [event for event in read_events(folder) if event.level == "warn"]
+    assert told.key == "answer_parts:training_file"
+    assert 'answers of 1 pair, line 2, such as "<think>So it is.</think>"' in told.message
+
+
+def test_pairs_that_all_became_equal_fail_the_job(tmp_path: Path) -> None:
+    rows = preference_rows(6)
+    for row in rows:
+        row["non_preferred_output"] = row["preferred_output"]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    make_run(folder, save_tiny_model(tmp_path / "model"), training_file=write_preferences(folder / "rows.jsonl", rows))
+    error = error_of(folder)
+    assert error is not None
+    assert error.code == "invalid_training_file"
+    assert "each of the 6 pairs has the same tokens on both sides" in error.message
+    assert "the sides are the same" in error.message
+    assert "its files are incomplete" in error.message

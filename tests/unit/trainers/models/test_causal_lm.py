@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import Metaspace, Whitespace
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -17,6 +20,7 @@ from transformers import (
     BertForMaskedLM,
     LlamaForSequenceClassification,
     Phi3Config,
+    PreTrainedTokenizerFast,
 )
 
 from tests.tiny_model import save_tiny_model, tiny_llama, tiny_tokenizer
@@ -168,3 +172,27 @@ def test_rows_end_where_longrope_would_make_them_depend_on_each_other(tmp_path: 
     assert outcome.error is None, outcome.error
     told = {event.key: event.message for event in read_events(tmp_path / "run")}
     assert f"max_length is {SWITCH}, as LongRoPE" in told["max_length"]
+
+
+@pytest.mark.parametrize("kind", ["Qwen2Tokenizer", "LlamaTokenizer", "GemmaTokenizer", "T5Tokenizer"])
+def test_a_tokenizer_without_its_vocabulary_is_refused(model: Path, kind: str) -> None:
+    config = json.loads((model / "tokenizer_config.json").read_text()) | {"tokenizer_class": kind}
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    (model / "tokenizer.json").unlink()
+    with pytest.raises(UnusableModel, match=r"its files are incomplete .* copy it anew"):
+        load_tokenizer(model)
+
+
+def save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>").save_pretrained(folder)
+
+
+def test_tokenizers_that_are_odd_are_not_refused(tmp_path: Path) -> None:
+    bases = WordLevel({"<unk>": 0, "</s>": 1, "A": 2, "C": 3, "G": 4, "T": 5}, unk_token="<unk>")
+    of_genes = Tokenizer(bases)
+    of_genes.pre_tokenizer = Whitespace()
+    with_prefix = Tokenizer(BPE({"<unk>": 0, "</s>": 1, "\u2581": 2, "a": 3}, [], unk_token="<unk>"))
+    with_prefix.pre_tokenizer, with_prefix.decoder = Metaspace(), decoders.Metaspace()
+    for number, tokenizer in enumerate((of_genes, with_prefix)):
+        save_tokenizer(tmp_path / str(number), tokenizer)
+        assert load_tokenizer(tmp_path / str(number)).eos_token == "</s>"
