@@ -31,10 +31,10 @@ LEARNING = "default"
 FROZEN = "reference"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
-CARRIED_SETTINGS = ("r", "lora_alpha", "target_modules", "use_rslora", "use_dora")
+APPLIED_SETTINGS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")
+"""What an adapter's weights do follows from these, too. PEFT makes the patterns itself, where it fuses experts."""
+CARRIED_SETTINGS = (*APPLIED_SETTINGS, "target_modules", "target_parameters")
 """What an initial adapter's config may tell us; it is a user's file, and PEFT has settings that name things to load."""
-APPLIED_SETTINGS = ("r", "lora_alpha", "use_rslora", "use_dora")
-"""What an adapter's weights do follows from these, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Policy:
         if self.reference_adapter is None:
             return None
         config = self.model.peft_config[self.reference_adapter].to_dict()
-        settings = json.dumps({name: config[name] for name in APPLIED_SETTINGS})
+        settings = json.dumps({name: config[name] for name in APPLIED_SETTINGS}, sort_keys=True)
         weights = save(_weights(self.model, adapter=self.reference_adapter))
         return hashlib.sha256(settings.encode() + weights).hexdigest()
 
