@@ -4,6 +4,7 @@ whether the base has to be shared out to make room for them.
 An estimate for decoder layers as Llama's: within a third of what autograd keeps, for every architecture that is tested.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
@@ -63,19 +64,31 @@ def fits_whole(base_bytes: int, activations: ActivationBytes, *, longest_pair: i
 def estimate_activations(
     config: PreTrainedConfig, *, dtype_bytes: int, is_padded: bool, has_gpu_kernels: bool = False
 ) -> ActivationBytes:
-    """Estimate from a model's config. A padded token stands for two, one in each side's row, and both have logits.
+    """Estimate from a model's config, by its largest layer.
 
+    A padded token stands for two, one in each side's row, and both have logits.
     Liger's kernels keep neither a norm's float32 numbers nor the activation between gate and product.
     """
     text = config.get_text_config()
-    hidden, heads = text.hidden_size, getattr(text, "num_attention_heads", 1)
-    head = getattr(text, "head_dim", None) or hidden // heads
-    keys = (getattr(text, "num_key_value_heads", None) or heads) * head
-    experts = getattr(text, "num_experts_per_tok", None) or 1
-    inner = (getattr(text, "intermediate_size", None) or 4 * hidden) * experts
-    # Two norms' inputs and outputs; queries and attention's output; keys, values; gate, activation, up and product.
-    numbers = 4 * hidden + 2 * heads * head + 2 * keys + (3 if has_gpu_kernels else 4) * inner
-    layer = dtype_bytes * numbers + (0 if has_gpu_kernels else NORM_BYTES * 2 * hidden)
+    numbers = max(_layer_numbers(layer, has_gpu_kernels=has_gpu_kernels) for layer in _layer_configs(text))
+    layer = dtype_bytes * numbers + (0 if has_gpu_kernels else NORM_BYTES * 2 * text.hidden_size)
     logits = 3 * NORM_BYTES * text.vocab_size if is_padded else 0
     rows = 2 if is_padded else 1
-    return ActivationBytes(rows * layer, rows * dtype_bytes * hidden, text.num_hidden_layers, rows * logits)
+    return ActivationBytes(rows * layer, rows * dtype_bytes * text.hidden_size, text.num_hidden_layers, rows * logits)
+
+
+def _layer_configs(text: PreTrainedConfig) -> Sequence[PreTrainedConfig]:
+    """Return a config for each layer where they differ, as Gemma 4's do: the model's own then refuses to tell."""
+    # transformers 5.17 knows no such configs.
+    return text.per_layer_config if getattr(text, "is_heterogeneous", False) else [text]
+
+
+def _layer_numbers(layer: PreTrainedConfig, *, has_gpu_kernels: bool) -> int:
+    """Two norms' inputs and outputs; queries and attention's output; keys, values; gate, activation, up and product."""
+    hidden, heads = layer.hidden_size, getattr(layer, "num_attention_heads", 1)
+    head = getattr(layer, "head_dim", None) or hidden // heads
+    keys = (getattr(layer, "num_key_value_heads", None) or heads) * head
+    experts = getattr(layer, "num_experts_per_tok", None) or 1
+    inner = (getattr(layer, "intermediate_size", None) or 4 * hidden) * experts
+    numbers: int = 4 * hidden + 2 * heads * head + 2 * keys + (3 if has_gpu_kernels else 4) * inner
+    return numbers

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from transformers import PretrainedConfig
+from transformers import Gemma4TextConfig, PretrainedConfig
 
-from tests.unit.trainers.dpo.test_packed_batch import CONFIGS, CPU, make_pair, make_policy
+from tests.unit.trainers.dpo.test_packed_batch import CONFIGS, CPU, SIZES, make_pair, make_policy
 from trainers.dpo.packed_batch import PackedLayout
 from trainers.models.fused_lora import fuse_lora_layers
 from trainers.models.memory_plan import ActivationBytes, MemoryPlan, estimate_activations, fits_whole, plan_memory
@@ -38,6 +38,15 @@ def test_a_base_is_whole_where_it_fits_beside_the_smallest_pass() -> None:
     free_bytes = (5_000_000 + 2_000 * 300) * 10 // 8
     assert fits_whole(5_000_000, TEN_LAYERS, longest_pair=300, free_bytes=free_bytes)
     assert not fits_whole(5_000_001, TEN_LAYERS, longest_pair=300, free_bytes=free_bytes)
+
+
+def test_where_layers_differ_the_largest_counts() -> None:
+    def layer_bytes(global_head_dim: int) -> int:
+        config = Gemma4TextConfig(**SIZES, global_head_dim=global_head_dim)
+        return estimate_activations(config, dtype_bytes=2, is_padded=False).layer
+
+    heads, kv_heads = SIZES["num_attention_heads"], SIZES["num_key_value_heads"]
+    assert layer_bytes(64) - layer_bytes(SIZES["head_dim"]) == 2 * (2 * heads + 2 * kv_heads) * (64 - SIZES["head_dim"])
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gpt_neox", "gpt2"])
