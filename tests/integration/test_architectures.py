@@ -12,10 +12,12 @@ from transformers import (
     Gemma4TextConfig,
     GPT2Config,
     GPTNeoXConfig,
+    Llama4TextConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
     MixtralConfig,
+    PhimoeConfig,
     PretrainedConfig,
     Qwen2Config,
     Qwen2MoeConfig,
@@ -53,6 +55,8 @@ CASES = {
     "qwen2_moe": Case(
         Qwen2MoeConfig(**GROUPED, **EXPERTS, shared_expert_intermediate_size=24), None, ("q_proj", "v_proj")
     ),
+    "llama4": Case(Llama4TextConfig(**GROUPED, intermediate_size_mlp=48, num_local_experts=4), "last_hidden_state"),
+    "phimoe": Case(PhimoeConfig(**GROUPED, num_local_experts=4), None),
     "gemma2": Case(Gemma2Config(**GROUPED), "soft caps"),
     "gemma4": Case(
         Gemma4TextConfig(**GROUPED, vocab_size_per_layer_input=VOCABULARY, hidden_size_per_layer_input=8), None

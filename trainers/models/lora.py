@@ -10,8 +10,9 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
@@ -33,7 +34,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 APPLIED_SETTINGS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")
 """What an adapter's weights do follows from these, too. PEFT makes the patterns itself, where it fuses experts."""
-CARRIED_SETTINGS = (*APPLIED_SETTINGS, "target_modules", "target_parameters")
+CARRIED_SETTINGS = (*APPLIED_SETTINGS, "target_modules", "target_parameters", "exclude_modules")
 """What an initial adapter's config may tell us; it is a user's file, and PEFT has settings that name things to load."""
 
 
@@ -193,6 +194,7 @@ def _fresh_config(model: PreTrainedModel, lora: LoraParameters) -> LoraConfig:
         r=lora.r,
         lora_alpha=lora.alpha,
         target_modules=_resolve_targets(model, lora),
+        exclude_modules=_excluded(model, lora),
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
     )
@@ -204,12 +206,41 @@ def _resolve_targets(model: PreTrainedModel, lora: LoraParameters) -> str | list
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     linear = {
         name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head
-    }
+    }.difference(_linear_by_name_alone(model))
     known = sorted({name.rpartition(".")[2] for name in linear})
     for target in lora.target_modules:
         if not any(name == target or name.endswith(f".{target}") for name in linear):
             raise InvalidLoraTargets(f'the model has no linear layer named "{target}"; it has {", ".join(known)}')
     return list(lora.target_modules)
+
+
+def _excluded(model: PreTrainedModel, lora: LoraParameters) -> list[str] | None:
+    """PEFT warns of an exclusion that excludes nothing."""
+    return (_linear_by_name_alone(model) or None) if lora.target_modules == "all-linear" else None
+
+
+def _linear_by_name_alone(model: PreTrainedModel) -> list[str]:
+    """Name the subclasses of a linear layer to whose output no adapter can be added: Llama 4's router returns a tuple.
+
+    One of each of the architecture's own classes is tried; quantised ones are PEFT's to know.
+    """
+    own = {name: module for name, module in model.named_modules() if _is_of_the_architecture(module)}
+    kinds = {type(module): module for module in own.values()}
+    strange = {kind for kind, module in kinds.items() if not _returns_a_product(module)}
+    return [name for name, module in own.items() if type(module) in strange]
+
+
+def _is_of_the_architecture(module: nn.Module) -> TypeGuard[nn.Linear]:
+    return isinstance(module, nn.Linear) and type(module).__module__.startswith("transformers.models.")
+
+
+@torch.no_grad()
+def _returns_a_product(layer: nn.Linear) -> bool:
+    try:
+        product: object = layer(layer.weight.new_zeros(1, layer.in_features))
+    except RuntimeError:  # torch's word for shapes: DeepSeek-V4 has a layer that takes groups of rows
+        return False
+    return isinstance(product, Tensor) and product.shape == (1, layer.out_features)
 
 
 def _weights(model: PeftModel, *, adapter: str) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, MixtralConfig, PretrainedConfig, Qwen3MoeConfig
+from transformers import AutoModelForCausalLM, MixtralConfig, PhimoeConfig, PretrainedConfig, Qwen3MoeConfig
 
 from schemas.fine_tuning import ReferenceType
 from schemas.run_layout import ADAPTER
@@ -19,6 +19,7 @@ from trainers.entrypoint import run
 
 CONFIGS: dict[str, PretrainedConfig] = {
     "mixtral": MixtralConfig(vocab_size=320, num_local_experts=4, **SIZES),
+    "phimoe": PhimoeConfig(vocab_size=320, num_local_experts=4, **SIZES),
     "qwen3_moe": Qwen3MoeConfig(
         vocab_size=320, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24, head_dim=8, **SIZES
     ),
