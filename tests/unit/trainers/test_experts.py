@@ -57,3 +57,12 @@ def test_an_ft_model_with_experts_is_continued(experts: Path, tmp_path: Path, re
 def scales(run_folder: Path) -> list[Any]:
     settings = json.loads((run_folder / ADAPTER / "adapter_config.json").read_bytes())
     return [settings[name] for name in ("r", "lora_alpha", "rank_pattern", "alpha_pattern")]
+
+
+def test_what_is_not_trls_loss_is_told(experts: Path, tmp_path: Path, tiny_model: Path) -> None:
+    for name, model in (("experts", experts), ("dense", tiny_model)):
+        make_run(tmp_path / name, model)
+        run(str(tmp_path / name))
+    told = {event.key: event.message for event in read_events(tmp_path / "experts")}
+    assert "without the auxiliary load-balancing loss, which TRL by default adds 0.001 times" in told["experts"]
+    assert "experts" not in {event.key for event in read_events(tmp_path / "dense")}
