@@ -140,6 +140,7 @@ def _plan_memory(
         dtype_bytes=base.dtype.itemsize,
         is_padded=pads,
         has_gpu_kernels=kernels.name is not None,
+        adapted_bytes=policy.adapted_parameter_bytes(),
     )
     plan = plan_memory(
         activations,

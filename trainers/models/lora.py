@@ -14,7 +14,7 @@ from typing import Any, TypeGuard, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -80,6 +80,11 @@ class Policy:
     def causal_lm(self) -> PreTrainedModel:
         """The base model with the adapter's layers in it."""
         return cast(PreTrainedModel, self.model.get_base_model())
+
+    def adapted_parameter_bytes(self) -> int:
+        """Of the base's weights that no linear layer holds, as experts', and that are adapted all the same."""
+        wrappers = [module for module in self.model.modules() if isinstance(module, ParamWrapper)]
+        return sum(wrapper.get_param().nbytes for wrapper in wrappers)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ NORM_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class ActivationBytes:
-    """A token's share of what the backward needs."""
+    """A token's share of what the backward needs, and what it needs beside that."""
 
     layer: int
     """Inside one layer."""
@@ -25,10 +25,13 @@ class ActivationBytes:
     layers: int
     outside: int
     """Logits, where a layout makes them."""
+    adapted: int = 0
+    """Inside one layer, whatever the tokens: experts' weights, to a copy of which PEFT adds what it learns."""
 
     def of_pass(self, tokens: int, *, is_checkpointed: bool) -> int:
         layers_at_once = 1 if is_checkpointed else self.layers
-        return tokens * (self.layer * layers_at_once + self.between_layers * self.layers + self.outside)
+        a_token = self.layer * layers_at_once + self.between_layers * self.layers + self.outside
+        return tokens * a_token + self.adapted * layers_at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +65,31 @@ def fits_whole(base_bytes: int, activations: ActivationBytes, *, longest_pair: i
 
 
 def estimate_activations(
-    config: PreTrainedConfig, *, dtype_bytes: int, is_padded: bool, has_gpu_kernels: bool = False
+    config: PreTrainedConfig,
+    *,
+    dtype_bytes: int,
+    is_padded: bool,
+    has_gpu_kernels: bool = False,
+    adapted_bytes: int = 0,
 ) -> ActivationBytes:
     """Estimate from a model's config, by its largest layer.
 
     A padded token stands for two, one in each side's row, and both have logits.
     Liger's kernels keep neither a norm's float32 numbers nor the activation between gate and product.
+    `adapted_bytes`: of all layers' weights that are adapted as parameters.
     """
     text = config.get_text_config()
     numbers = max(_layer_numbers(layer, has_gpu_kernels=has_gpu_kernels) for layer in _layer_configs(text))
     layer = dtype_bytes * numbers + (0 if has_gpu_kernels else NORM_BYTES * 2 * text.hidden_size)
     logits = 3 * NORM_BYTES * text.vocab_size if is_padded else 0
     rows = 2 if is_padded else 1
-    return ActivationBytes(rows * layer, rows * dtype_bytes * text.hidden_size, text.num_hidden_layers, rows * logits)
+    return ActivationBytes(
+        rows * layer,
+        rows * dtype_bytes * text.hidden_size,
+        text.num_hidden_layers,
+        rows * logits,
+        adapted_bytes // text.num_hidden_layers,
+    )
 
 
 def _layer_configs(text: PreTrainedConfig) -> Sequence[PreTrainedConfig]:
