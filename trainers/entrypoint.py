@@ -97,7 +97,7 @@ def _train(
         began = time.monotonic()
         try:
             if spec.sft is not None and loop.progress.step == 0:
-                SftPhase(prepared, spec, spec.sft, folder, workers, events, stop, loop.progress).run()
+                SftPhase(prepared, spec, spec.sft, folder, workers, events, stop, loop.progress, loop.budget).run()
             loop.shared_reference.open(prepared, model_folder, base_weights, loop.progress)
             verdict = loop.run()
         finally:

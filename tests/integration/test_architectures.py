@@ -9,12 +9,15 @@ from transformers import (
     AutoModelForCausalLM,
     FalconConfig,
     Gemma2Config,
+    Gemma4TextConfig,
     GPT2Config,
     GPTNeoXConfig,
+    Llama4TextConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
     MixtralConfig,
+    PhimoeConfig,
     PretrainedConfig,
     Qwen2Config,
     Qwen2MoeConfig,
@@ -52,7 +55,12 @@ CASES = {
     "qwen2_moe": Case(
         Qwen2MoeConfig(**GROUPED, **EXPERTS, shared_expert_intermediate_size=24), None, ("q_proj", "v_proj")
     ),
+    "llama4": Case(Llama4TextConfig(**GROUPED, intermediate_size_mlp=48, num_local_experts=4), "last_hidden_state"),
+    "phimoe": Case(PhimoeConfig(**GROUPED, num_local_experts=4), None),
     "gemma2": Case(Gemma2Config(**GROUPED), "soft caps"),
+    "gemma4": Case(
+        Gemma4TextConfig(**GROUPED, vocab_size_per_layer_input=VOCABULARY, hidden_size_per_layer_input=8), None
+    ),
     "falcon, alibi": Case(FalconConfig(**PLAIN, alibi=True), "", ("query_key_value",)),
     # PEFT refuses Mamba's out_proj, which "all-linear" would name.
     "mamba": Case(MambaConfig(**TOKENS, hidden_size=32, num_hidden_layers=2), "", ("in_proj", "x_proj")),

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from torch.optim import AdamW
+from transformers import PreTrainedConfig
 
 from schemas.run_record import RunEvent
 from schemas.run_spec import AdapterSource, RunSpec
@@ -88,6 +89,7 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
     if shards:
         opening.append(_told_shares(policy, workers))
     opening += _what_is_slower(chosen, kernels)
+    opening += _what_trl_adds(base.config)
     memory = _plan_memory(policy, chosen, pairs, workers, kernels)
     if memory.is_checkpointed and checkpoint_layers(policy):
         opening.append(message("checkpointing", CHECKPOINTED))
@@ -118,6 +120,17 @@ def _what_is_slower(chosen: ChosenLayout, kernels: GpuKernels) -> Iterator[RunEv
         yield message("kernels", f"Training without Liger's kernels, which is slower: {kernels.why_not}")
 
 
+def _what_trl_adds(config: PreTrainedConfig) -> Iterator[RunEvent]:
+    text = config.get_text_config()
+    coefficient = getattr(text, "router_aux_loss_coef", 0.0)
+    if hasattr(text, "output_router_logits") and coefficient:
+        yield message(
+            "experts",
+            "The model's experts are trained without the auxiliary load-balancing loss, which TRL by default adds "
+            f"{coefficient:g} times (the model's router_aux_loss_coef)",
+        )
+
+
 def _plan_memory(
     policy: Policy, chosen: ChosenLayout, pairs: Sequence[PairTokens], workers: Workers, kernels: GpuKernels
 ) -> MemoryPlan:
@@ -127,6 +140,7 @@ def _plan_memory(
         dtype_bytes=base.dtype.itemsize,
         is_padded=pads,
         has_gpu_kernels=kernels.name is not None,
+        adapted_bytes=policy.adapted_parameter_bytes(),
     )
     plan = plan_memory(
         activations,

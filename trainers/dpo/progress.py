@@ -1,6 +1,7 @@
 """What a run has done so far, as the files of a checkpoint: from these alone it goes on as if it had never stopped.
 
-No random state is among them: every draw follows from the seed and the step (`trainers.seeding`).
+No random state is among them: every draw follows from the seed, the step (`trainers.seeding`) and how it is cut into
+passes, whose budget goes with these files (`trainers.dpo.token_budget`).
 """
 
 import json

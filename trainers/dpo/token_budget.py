@@ -1,6 +1,10 @@
-"""How many tokens a pass may have. Halving it costs time and changes nothing else: a step's sums are the same."""
+"""How many tokens a pass may have. Halving it costs time, and without dropout nothing else: a step's sums are the same.
 
-from collections.abc import Callable, Sequence
+Dropout is drawn pass by pass, so a checkpoint holds the budget: a resumed run cuts its passes as the unbroken one does,
+whatever memory its attempt finds free, and need not run out of it again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from trainers.data.chat_tokens import PairTokens
@@ -12,6 +16,8 @@ from trainers.pass_memory import RanOutOfMemory
 
 Result = TypeVar("Result")
 
+BUDGET = "token_budget"
+
 
 class TokenBudget:
     """The same on every worker at any time."""
@@ -21,6 +27,14 @@ class TokenBudget:
         self._pads = pads
         self._workers = workers
         self._events = events
+
+    def checkpoint_files(self) -> dict[str, bytes]:
+        return {BUDGET: str(self.tokens).encode()}
+
+    def restore(self, files: Mapping[str, bytes]) -> None:
+        """Go on as at a checkpoint; one of an earlier version has no budget."""
+        if BUDGET in files:
+            self.tokens = int(files[BUDGET])
 
     def cut(self, indices: Sequence[int], pairs: Sequence[PairTokens]) -> list[list[int]]:
         """Cut one worker's part of a step into passes."""

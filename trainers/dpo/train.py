@@ -37,15 +37,15 @@ class TrainingLoop:
     ) -> None:
         self.shared_reference = SharedReference(folder, spec, workers, events)
         self.progress = Progress(ReferenceTable(len(prepared.pairs)), hash_pairs(prepared.pairs))
+        self.budget = TokenBudget(prepared.tokens_a_pass, workers, events, pads=prepared.objective.layout.pads)
         self._prepared = prepared
         self._spec = spec
         self._folder = folder
         self._workers = workers
         self._events = events
         self._stop = stop
-        self._budget = TokenBudget(prepared.tokens_a_pass, workers, events, pads=prepared.objective.layout.pads)
         self._reference_states = ReferenceStates()
-        self._optimizer_step = OptimizerStep(prepared, spec, workers, stop, self._budget)
+        self._optimizer_step = OptimizerStep(prepared, spec, workers, stop, self.budget)
         self._earlier = [RunFolder(folder.resolve(uri)) for uri in spec.resume_from]
         self._guarding = Guarding(spec, events, self._earlier)
 
@@ -57,6 +57,7 @@ class TrainingLoop:
             return
         policy, optimizer = self._prepared.objective.policy, self._prepared.optimizer
         are_same_pairs = restore(checkpoint.files, self.progress, policy, optimizer)
+        self.budget.restore(checkpoint.files)
         step, total = checkpoint.step, self._prepared.plan.total_steps
         self._events.tell(message(f"{RESUMED}{self._spec.run_id}:{step}", f"Resumed after step {step} of {total}"))
         if not are_same_pairs:
@@ -122,7 +123,7 @@ class TrainingLoop:
             raise StopRequested
         self._events.flush()
         step, total, pairs = self.progress.step, self._prepared.plan.total_steps, self._prepared.validation
-        objective, states, budget, stop = self._prepared.objective, self._reference_states, self._budget, self._stop
+        objective, states, budget, stop = self._prepared.objective, self._reference_states, self.budget, self._stop
         sums = budget.fit(
             lambda: evaluate(objective, pairs, self._workers, states, token_budget=budget.tokens, stop=stop),
             range(len(pairs)),
@@ -149,5 +150,5 @@ class TrainingLoop:
             weights, folder = files[f"{ADAPTER}/{ADAPTER_WEIGHTS}"], f"{checkpoint_prefix(step)}/{ADAPTER}"
             why = f"the end of epoch {entry.step.epoch:g}"
             self._events.tell(checkpoint_event(entry, weights, adapter=folder, why=why))
-        write_checkpoint(self._folder, step, files, before_commit=self._events.flush)
+        write_checkpoint(self._folder, step, files | self.budget.checkpoint_files(), before_commit=self._events.flush)
         prune(self._folder, is_kept=is_kept)

@@ -61,6 +61,11 @@ def load_causal_lm(
         if not _is_the_models_fault(reason):
             raise
         raise UnusableModel(f"the model cannot be loaded: {reason}{_remedy(reason)}") from reason
+    except ImportError as reason:
+        raise UnusableModel(
+            f"the model needs what this trainer lacks: {reason}; where it is stored quantised, register the "
+            "unquantised model"
+        ) from reason
     model: PreTrainedModel = loaded[0]
     _check_weights(loaded[1]["missing_keys"], loaded[1]["mismatched_keys"])
     model.config.use_cache = False

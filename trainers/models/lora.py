@@ -10,10 +10,11 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -31,10 +32,10 @@ LEARNING = "default"
 FROZEN = "reference"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
-CARRIED_SETTINGS = ("r", "lora_alpha", "target_modules", "use_rslora", "use_dora")
+APPLIED_SETTINGS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")
+"""What an adapter's weights do follows from these, too. PEFT makes the patterns itself, where it fuses experts."""
+CARRIED_SETTINGS = (*APPLIED_SETTINGS, "target_modules", "target_parameters", "exclude_modules")
 """What an initial adapter's config may tell us; it is a user's file, and PEFT has settings that name things to load."""
-APPLIED_SETTINGS = ("r", "lora_alpha", "use_rslora", "use_dora")
-"""What an adapter's weights do follows from these, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,11 @@ class Policy:
         """The base model with the adapter's layers in it."""
         return cast(PreTrainedModel, self.model.get_base_model())
 
+    def adapted_parameter_bytes(self) -> int:
+        """Of the base's weights that no linear layer holds, as experts', and that are adapted all the same."""
+        wrappers = [module for module in self.model.modules() if isinstance(module, ParamWrapper)]
+        return sum(wrapper.get_param().nbytes for wrapper in wrappers)  # type: ignore[no-untyped-call]
+
     @contextmanager
     def as_reference(self) -> Iterator[None]:
         """Be the reference while the context lasts. Call under `no_grad`, dropout off."""
@@ -116,7 +122,7 @@ class Policy:
         if self.reference_adapter is None:
             return None
         config = self.model.peft_config[self.reference_adapter].to_dict()
-        settings = json.dumps({name: config[name] for name in APPLIED_SETTINGS})
+        settings = json.dumps({name: config[name] for name in APPLIED_SETTINGS}, sort_keys=True)
         weights = save(_weights(self.model, adapter=self.reference_adapter))
         return hashlib.sha256(settings.encode() + weights).hexdigest()
 
@@ -193,6 +199,7 @@ def _fresh_config(model: PreTrainedModel, lora: LoraParameters) -> LoraConfig:
         r=lora.r,
         lora_alpha=lora.alpha,
         target_modules=_resolve_targets(model, lora),
+        exclude_modules=_excluded(model, lora),
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
     )
@@ -204,12 +211,41 @@ def _resolve_targets(model: PreTrainedModel, lora: LoraParameters) -> str | list
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     linear = {
         name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head
-    }
+    }.difference(_linear_by_name_alone(model))
     known = sorted({name.rpartition(".")[2] for name in linear})
     for target in lora.target_modules:
         if not any(name == target or name.endswith(f".{target}") for name in linear):
             raise InvalidLoraTargets(f'the model has no linear layer named "{target}"; it has {", ".join(known)}')
     return list(lora.target_modules)
+
+
+def _excluded(model: PreTrainedModel, lora: LoraParameters) -> list[str] | None:
+    """PEFT warns of an exclusion that excludes nothing."""
+    return (_linear_by_name_alone(model) or None) if lora.target_modules == "all-linear" else None
+
+
+def _linear_by_name_alone(model: PreTrainedModel) -> list[str]:
+    """Name the subclasses of a linear layer to whose output no adapter can be added: Llama 4's router returns a tuple.
+
+    One of each of the architecture's own classes is tried; quantised ones are PEFT's to know.
+    """
+    own = {name: module for name, module in model.named_modules() if _is_of_the_architecture(module)}
+    kinds = {type(module): module for module in own.values()}
+    strange = {kind for kind, module in kinds.items() if not _returns_a_product(module)}
+    return [name for name, module in own.items() if type(module) in strange]
+
+
+def _is_of_the_architecture(module: nn.Module) -> TypeGuard[nn.Linear]:
+    return isinstance(module, nn.Linear) and type(module).__module__.startswith("transformers.models.")
+
+
+@torch.no_grad()
+def _returns_a_product(layer: nn.Linear) -> bool:
+    try:
+        product: object = layer(layer.weight.new_zeros(1, layer.in_features))
+    except RuntimeError:  # torch's word for shapes: DeepSeek-V4 has a layer that takes groups of rows
+        return False
+    return isinstance(product, Tensor) and product.shape == (1, layer.out_features)
 
 
 def _weights(model: PeftModel, *, adapter: str) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ whether the base has to be shared out to make room for them.
 An estimate for decoder layers as Llama's: within a third of what autograd keeps, for every architecture that is tested.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
@@ -16,7 +17,7 @@ NORM_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class ActivationBytes:
-    """A token's share of what the backward needs."""
+    """A token's share of what the backward needs, and what it needs beside that."""
 
     layer: int
     """Inside one layer."""
@@ -24,10 +25,13 @@ class ActivationBytes:
     layers: int
     outside: int
     """Logits, where a layout makes them."""
+    adapted: int = 0
+    """Inside one layer, whatever the tokens: experts' weights, to a copy of which PEFT adds what it learns."""
 
     def of_pass(self, tokens: int, *, is_checkpointed: bool) -> int:
         layers_at_once = 1 if is_checkpointed else self.layers
-        return tokens * (self.layer * layers_at_once + self.between_layers * self.layers + self.outside)
+        a_token = self.layer * layers_at_once + self.between_layers * self.layers + self.outside
+        return tokens * a_token + self.adapted * layers_at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +65,45 @@ def fits_whole(base_bytes: int, activations: ActivationBytes, *, longest_pair: i
 
 
 def estimate_activations(
-    config: PreTrainedConfig, *, dtype_bytes: int, is_padded: bool, has_gpu_kernels: bool = False
+    config: PreTrainedConfig,
+    *,
+    dtype_bytes: int,
+    is_padded: bool,
+    has_gpu_kernels: bool = False,
+    adapted_bytes: int = 0,
 ) -> ActivationBytes:
-    """Estimate from a model's config. A padded token stands for two, one in each side's row, and both have logits.
+    """Estimate from a model's config, by its largest layer.
 
+    A padded token stands for two, one in each side's row, and both have logits.
     Liger's kernels keep neither a norm's float32 numbers nor the activation between gate and product.
+    `adapted_bytes`: of all layers' weights that are adapted as parameters.
     """
     text = config.get_text_config()
-    hidden, heads = text.hidden_size, getattr(text, "num_attention_heads", 1)
-    head = getattr(text, "head_dim", None) or hidden // heads
-    keys = (getattr(text, "num_key_value_heads", None) or heads) * head
-    experts = getattr(text, "num_experts_per_tok", None) or 1
-    inner = (getattr(text, "intermediate_size", None) or 4 * hidden) * experts
-    # Two norms' inputs and outputs; queries and attention's output; keys, values; gate, activation, up and product.
-    numbers = 4 * hidden + 2 * heads * head + 2 * keys + (3 if has_gpu_kernels else 4) * inner
-    layer = dtype_bytes * numbers + (0 if has_gpu_kernels else NORM_BYTES * 2 * hidden)
+    numbers = max(_layer_numbers(layer, has_gpu_kernels=has_gpu_kernels) for layer in _layer_configs(text))
+    layer = dtype_bytes * numbers + (0 if has_gpu_kernels else NORM_BYTES * 2 * text.hidden_size)
     logits = 3 * NORM_BYTES * text.vocab_size if is_padded else 0
     rows = 2 if is_padded else 1
-    return ActivationBytes(rows * layer, rows * dtype_bytes * hidden, text.num_hidden_layers, rows * logits)
+    return ActivationBytes(
+        rows * layer,
+        rows * dtype_bytes * text.hidden_size,
+        text.num_hidden_layers,
+        rows * logits,
+        adapted_bytes // text.num_hidden_layers,
+    )
+
+
+def _layer_configs(text: PreTrainedConfig) -> Sequence[PreTrainedConfig]:
+    """Return a config for each layer where they differ, as Gemma 4's do: the model's own then refuses to tell."""
+    # transformers 5.17 knows no such configs.
+    return text.per_layer_config if getattr(text, "is_heterogeneous", False) else [text]
+
+
+def _layer_numbers(layer: PreTrainedConfig, *, has_gpu_kernels: bool) -> int:
+    """Two norms' inputs and outputs; queries and attention's output; keys, values; gate, activation, up and product."""
+    hidden, heads = layer.hidden_size, getattr(layer, "num_attention_heads", 1)
+    head = getattr(layer, "head_dim", None) or hidden // heads
+    keys = (getattr(layer, "num_key_value_heads", None) or heads) * head
+    experts = getattr(layer, "num_experts_per_tok", None) or 1
+    inner = (getattr(layer, "intermediate_size", None) or 4 * hidden) * experts
+    numbers: int = 4 * hidden + 2 * heads * head + 2 * keys + (3 if has_gpu_kernels else 4) * inner
+    return numbers

@@ -50,6 +50,8 @@ class SftPhase:
     stop: StopSignal
     progress: Progress
     """Of the job: its `tokens_before` is kept up to date."""
+    budget: TokenBudget
+    """Of the job: DPO goes on with what is left of it."""
     _last: SftMetrics | None = field(default=None, init=False)
     """The newest step's numbers."""
 
@@ -83,12 +85,7 @@ class SftPhase:
             self.sft,
             self.workers,
             self.stop,
-            TokenBudget(
-                self.prepared.tokens_a_pass,
-                self.workers,
-                self.events,
-                pads=self.prepared.objective.layout.pads,
-            ),
+            self.budget,
             dpo_tokens=sum(pair.packed_length for pair in pairs) * (dpo.n_epochs + REFERENCE_PASS),
         )
 
@@ -105,6 +102,7 @@ class SftPhase:
             return
         load_adapter(checkpoint.files, self.prepared.objective.policy)
         load_optimizer(optimizer, checkpoint.files[OPTIMIZER])
+        self.budget.restore(checkpoint.files)
         metrics = SftMetrics.model_validate_json(checkpoint.files[METRICS])
         self._note(metrics)
         told = f"Resumed after SFT step {metrics.step} of {metrics.total_steps}"
@@ -119,6 +117,7 @@ class SftPhase:
             **{f"{ADAPTER}/{name}": content for name, content in adapter.items()},
             OPTIMIZER: save_optimizer(optimizer),
             METRICS: metrics.model_dump_json().encode(),
+            **self.budget.checkpoint_files(),
         }
         write_checkpoint(self.folder, metrics.step, files, before_commit=self.events.flush, under=SFT_CHECKPOINTS)
         prune(self.folder, is_kept=lambda _: False, under=SFT_CHECKPOINTS)

@@ -21,7 +21,7 @@ from schemas.run_spec import AdapterSource, RunSpec
 from tests.tiny_model import tiny_tokenizer
 from tests.tiny_runs import DPO, LORA, losses, make_run, preference_rows, read_events, write_preferences
 from trainers.checkpoints import stored_file
-from trainers.dpo import optimizer_step, step
+from trainers.dpo import optimizer_step, prepare, step
 from trainers.dpo.step import accumulate_gradients
 from trainers.entrypoint import run
 from trainers.errors import RunStopped
@@ -116,6 +116,11 @@ def lose_the_node() -> None:
     raise OSError("the node went away")
 
 
+def find_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on a run by itself would pass over a single pair at a time."""
+    monkeypatch.setitem(prepare.TOKENS_A_PASS, "cpu", 32)
+
+
 @pytest.mark.parametrize("stopped_after", [2, 4], ids=["in the first epoch", "in the second epoch"])
 def test_a_resumed_run_is_the_unbroken_one_to_the_last_bit(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, stopped_after: int
@@ -131,6 +136,7 @@ def test_a_resumed_run_is_the_unbroken_one_to_the_last_bit(
             run(str(first))
     assert not (first / OUTCOME).exists()
     make_run(second, tiny_model, lora=dropout, resume_from=(str(first),))
+    find_less_memory(monkeypatch)
     run(str(second))
     assert losses(first) | losses(second) == losses(unbroken)
     assert "resumed:ftjob-tiny-second:" in " ".join(event.key for event in read_events(second))

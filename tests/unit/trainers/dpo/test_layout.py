@@ -15,6 +15,7 @@ from transformers import (
     PretrainedConfig,
     Qwen2Config,
     Qwen2MoeConfig,
+    XmodConfig,
 )
 
 from tests.cramped_layout import ask_a_gpu_for_too_much, cramped
@@ -24,6 +25,7 @@ from trainers.dpo.batch import PaddedLayout
 from trainers.dpo.layout import choose_layout
 from trainers.dpo.packed_batch import PackedLayout
 from trainers.entrypoint import run
+from trainers.errors import UnusableModel
 
 
 def test_a_llama_is_packed() -> None:
@@ -77,6 +79,12 @@ def test_what_packing_cannot_serve_is_padded_and_says_why(config: PretrainedConf
     assert why in chosen.why_padded
     with torch.no_grad():
         assert chosen.layout.states(PAIRS).log_probs()[0].isfinite().all()
+
+
+def test_a_model_that_neither_layout_can_run_is_the_users_to_change() -> None:
+    policy = make_policy(XmodConfig(**SIZES, is_decoder=True))
+    with pytest.raises(UnusableModel, match=r"Input language unknown.* method\.dpo\.lora\.target_modules"):
+        choose_layout(policy, PAIRS, device=CPU)
 
 
 def test_a_model_that_leaves_no_room_for_two_short_pairs_is_told_to_be_too_large(

@@ -4,17 +4,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cramped_layout import ask_a_gpu_for_too_much, ask_the_host_for_too_much, cramped
 from tests.tiny_runs import DPO, losses, make_run, preference_rows, read_events, write_preferences
 from tests.unit.trainers.dpo.test_plan import LENGTHS, pairs_of
+from tests.unit.trainers.test_entrypoint import at_step, send_sigterm
+from trainers.distributed import Workers
 from trainers.dpo.packed_batch import PackedLayout
 from trainers.dpo.plan import micro_batches, shard
-from trainers.dpo.token_budget import lower_budget
+from trainers.dpo.token_budget import TokenBudget, lower_budget
 from trainers.entrypoint import run
+from trainers.errors import RunStopped
+from trainers.events import EventLog
+from trainers.run_folder import RunFolder
 
+ALONE = Workers(0, 1, torch.device("cpu"))
 ROOM = 40
 """Tokens: more than the longest of the runs' pairs has, less than two of them have."""
 
@@ -46,6 +53,33 @@ def test_a_step_that_runs_out_of_memory_is_made_again_in_smaller_passes(
         "Out of memory at step 1: passes have at most 64 tokens from now on, not 1,024; results stay the same",
         "Out of memory at step 1: passes have at most 32 tokens from now on, not 64; results stay the same",
     ]
+
+
+@pytest.mark.slow
+def test_a_resumed_run_begins_with_the_budget_of_its_checkpoint_and_may_go_lower(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "first", tiny_model)
+    monkeypatch.setattr(PackedLayout, "states", cramped(70, allocate=ask_a_gpu_for_too_much))
+    with monkeypatch.context() as patched:
+        at_step(2, send_sigterm, patched)  # the first step's second try
+        with pytest.raises(RunStopped, match="after step 1"):
+            run(str(tmp_path / "first"))
+    make_run(tmp_path / "second", tiny_model, resume_from=(str(tmp_path / "first"),))
+    monkeypatch.setattr(PackedLayout, "states", cramped(ROOM, allocate=ask_a_gpu_for_too_much))
+    outcome = run(str(tmp_path / "second"))
+    assert outcome is not None
+    assert outcome.status == "succeeded"
+    warnings = [event.message for event in read_events(tmp_path / "second") if event.level == "warn"]
+    assert warnings == [
+        "Out of memory at step 2: passes have at most 32 tokens from now on, not 64; results stay the same"
+    ]
+
+
+def test_a_checkpoint_of_an_earlier_version_leaves_the_budget_to_the_attempt(tmp_path: Path) -> None:
+    budget = TokenBudget(512, ALONE, EventLog(RunFolder(str(tmp_path)), is_writer=True), pads=False)
+    budget.restore({})
+    assert budget.tokens == 512
 
 
 def test_a_pair_that_does_not_fit_alone_ends_the_job_with_what_to_lower(

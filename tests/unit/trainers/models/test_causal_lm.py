@@ -93,6 +93,12 @@ def with_half_a_config(model: Path) -> None:
     (model / "config.json").write_text('{"model_type": "lla')
 
 
+def quantised_by_a_missing_package(model: Path) -> None:
+    config = json.loads((model / "config.json").read_bytes())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 16, "desc_act": False}
+    (model / "config.json").write_text(json.dumps(config))
+
+
 def made_a_reward_model(model: Path) -> None:
     tiny = tiny_llama()
     LlamaForSequenceClassification(tiny.config).save_pretrained(model)
@@ -111,6 +117,7 @@ def made_an_encoder(model: Path) -> None:
         (cut_in_half, "cannot be loaded: .* copy it anew"),
         (without_a_file_of_its_index, "cannot be loaded: .*00002-of-00002.* copy it anew"),
         (with_half_a_config, r"config\.json is not JSON .* copy the model anew"),
+        (quantised_by_a_missing_package, "what this trainer lacks: .*optimum.* register the unquantised model"),
         (made_a_reward_model, r"such as lm_head\.weight.*a reward model"),
         (made_an_encoder, "an encoder.* take another model"),
     ],

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 from safetensors.torch import save
-from transformers import MambaConfig, MambaForCausalLM
+from transformers import Llama4ForCausalLM, Llama4TextConfig, MambaConfig, MambaForCausalLM
 
-from tests.tiny_model import tiny_llama
+from tests.tiny_model import SIZES, tiny_llama
 from tests.tiny_runs import LORA
 from trainers.checkpoints import stored_file
 from trainers.errors import InvalidLoraTargets, UnusableAdapter
@@ -162,6 +162,15 @@ def test_layers_that_peft_cannot_adapt_are_the_users_fault() -> None:
     config = MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1)
     with pytest.raises(InvalidLoraTargets, match="cannot be adapted"):
         add_lora(MambaForCausalLM(config), LORA, initial=None, reference="initial", seed=1)
+
+
+def test_a_router_that_returns_more_than_a_product_is_no_target() -> None:
+    config = Llama4TextConfig(vocab_size=64, head_dim=8, num_local_experts=2, intermediate_size_mlp=48, **SIZES)
+    named = LORA.model_copy(update={"target_modules": ("router",)})
+    with pytest.raises(InvalidLoraTargets, match=r'"router"; it has .*k_proj, o_proj'):
+        add_lora(Llama4ForCausalLM(config), named, initial=None, reference="initial", seed=1)
+    policy = add_lora(Llama4ForCausalLM(config), LORA, initial=None, reference="initial", seed=1)
+    assert not any("router" in name for name in policy.adapter_weights())
 
 
 def test_the_head_is_no_target() -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from transformers import PretrainedConfig
+from transformers import Gemma4TextConfig, MixtralConfig, PretrainedConfig
 
-from tests.unit.trainers.dpo.test_packed_batch import CONFIGS, CPU, make_pair, make_policy
+from tests.unit.trainers.dpo.test_packed_batch import CONFIGS, CPU, SIZES, make_pair, make_policy
 from trainers.dpo.packed_batch import PackedLayout
 from trainers.models.fused_lora import fuse_lora_layers
 from trainers.models.memory_plan import ActivationBytes, MemoryPlan, estimate_activations, fits_whole, plan_memory
@@ -40,9 +40,29 @@ def test_a_base_is_whole_where_it_fits_beside_the_smallest_pass() -> None:
     assert not fits_whole(5_000_001, TEN_LAYERS, longest_pair=300, free_bytes=free_bytes)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gpt_neox", "gpt2"])
+def test_a_copy_of_adapted_experts_counts_for_each_layer_that_is_kept() -> None:
+    activations = ActivationBytes(layer=1, between_layers=0, layers=4, outside=0, adapted=1_000)
+    assert activations.of_pass(10, is_checkpointed=False) == 4 * (10 + 1_000)
+    assert activations.of_pass(10, is_checkpointed=True) == 10 + 1_000
+
+
+def test_where_layers_differ_the_largest_counts() -> None:
+    def layer_bytes(global_head_dim: int) -> int:
+        config = Gemma4TextConfig(**SIZES, global_head_dim=global_head_dim)
+        return estimate_activations(config, dtype_bytes=2, is_padded=False).layer
+
+    heads, kv_heads = SIZES["num_attention_heads"], SIZES["num_key_value_heads"]
+    assert layer_bytes(64) - layer_bytes(SIZES["head_dim"]) == 2 * (2 * heads + 2 * kv_heads) * (64 - SIZES["head_dim"])
+
+
+NEAR = {name: CONFIGS[name] for name in ("llama", "qwen2", "qwen3", "mixtral", "gpt_neox", "gpt2")}
+NEAR["many experts"] = MixtralConfig(**SIZES, num_local_experts=64)
+
+
+@pytest.mark.filterwarnings("ignore:The following .*_pattern keys:RuntimeWarning")  # PEFT, of Mixtral's experts
+@pytest.mark.parametrize("name", NEAR)
 def test_the_estimate_is_near_what_autograd_keeps(name: str) -> None:
-    config: PretrainedConfig = CONFIGS[name]
+    config: PretrainedConfig = NEAR[name]
     policy = make_policy(config)
     fuse_lora_layers(policy.model)
     weights = {parameter.untyped_storage().data_ptr() for parameter in policy.model.parameters()}
@@ -58,6 +78,8 @@ def test_the_estimate_is_near_what_autograd_keeps(name: str) -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         states = PackedLayout(policy, CPU, longest_row=100).states(pairs)
     tokens = sum(pair.packed_length for pair in pairs)
-    estimated = estimate_activations(config, dtype_bytes=4, is_padded=False).of_pass(tokens, is_checkpointed=False)
+    adapted_bytes = policy.adapted_parameter_bytes()
+    activations = estimate_activations(config, dtype_bytes=4, is_padded=False, adapted_bytes=adapted_bytes)
+    estimated = activations.of_pass(tokens, is_checkpointed=False)
     assert states.hidden_MD.requires_grad
     assert 0.67 < estimated / sum(kept.values()) < 1.5, (estimated, sum(kept.values()))

@@ -15,7 +15,14 @@ from schemas.run_layout import ADAPTER, CHECKPOINTS, METRICS_CSV, SFT_CHECKPOINT
 from schemas.run_spec import SftParameters
 from tests.tiny_model import tiny_tokenizer
 from tests.tiny_runs import DPO, LORA, losses, make_run, read_events
-from tests.unit.trainers.test_entrypoint import adapter_of, at_step, failure, lose_the_node, send_sigterm
+from tests.unit.trainers.test_entrypoint import (
+    adapter_of,
+    at_step,
+    failure,
+    find_less_memory,
+    lose_the_node,
+    send_sigterm,
+)
 from trainers.entrypoint import run
 from trainers.errors import RunStopped
 from trainers.sft import optimizer_step as sft_step
@@ -130,6 +137,7 @@ def test_stopping_inside_the_phase_and_resuming_changes_no_number(
         at_sft_step(stopped_after, send_sigterm, patched)
         with pytest.raises(RunStopped, match=f"after SFT step {stopped_after} of 6"):
             run(str(tmp_path / "killed"))
+    find_less_memory(monkeypatch)
     resumed = trained(tmp_path / "resumed", tiny_model, resume_from=(str(tmp_path / "killed"),), **changes)
     assert len(sft_losses(resumed)) == 6 - stopped_after
     assert sft_losses(tmp_path / "killed") | sft_losses(resumed) == sft_losses(unbroken)
