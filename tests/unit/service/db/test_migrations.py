@@ -83,6 +83,7 @@ def test_migrating_twice_changes_nothing(engine: Engine) -> None:
     assert inspect(engine).get_table_names() == before
 
 
+@pytest.mark.slow  # PostgreSQL
 @pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout"])
 def test_a_process_waits_for_anothers_migration_for_longer_than_a_request_would(
     postgres: PostgresDatabases, limit: str, monkeypatch: pytest.MonkeyPatch

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Connection, event
 
 from schemas.ids import JobId, ProjectId
@@ -45,6 +46,7 @@ def add_model(database: Database, project_id: ProjectId, job_id: JobId, name: st
         ModelRepository(session).add(row)
 
 
+@pytest.mark.slow  # PostgreSQL
 def test_an_adapter_goes_whose_two_names_are_deleted_at_once(postgres: PostgresDatabases, tmp_path: Path) -> None:
     url, store = postgres.new_url(), FolderStore(tmp_path)
     store.write(f"{ADAPTER}/adapter_model.safetensors", [b"weights"])

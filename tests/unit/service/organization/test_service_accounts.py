@@ -34,6 +34,7 @@ def organization(postgres: PostgresDatabases) -> Iterator[Organization]:
         yield Organization(database, utc_now, KeyId("key_1"))
 
 
+@pytest.mark.slow  # PostgreSQL
 def test_a_key_made_while_its_account_is_deleted_opens_nothing(organization: Organization) -> None:
     database, project_id = organization.database, add_project(organization.database)
     request = CreateServiceAccountRequest(name="ci", create_service_account_only=True)
