@@ -24,7 +24,10 @@ CONFIGS: dict[str, PretrainedConfig] = {
         vocab_size=320, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24, head_dim=8, **SIZES
     ),
 }
-pytestmark = pytest.mark.filterwarnings("ignore:The following .*_pattern keys:RuntimeWarning")  # PEFT, of experts
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The following .*_pattern keys:RuntimeWarning"),  # PEFT, of experts
+]
 
 
 @pytest.fixture(params=CONFIGS)
