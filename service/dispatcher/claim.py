@@ -25,7 +25,7 @@ from service.db.tables import JobRow
 from service.db.usage import UsageRepository
 from service.dispatcher.admit import admit_runs
 from service.dispatcher.context import DispatchContext, JobFailure
-from service.dispatcher.job_request import UnreadableRequest
+from service.dispatcher.job_request import UnreadableRequest, read_request
 from service.dispatcher.leases import new_lease
 from service.dispatcher.model_of_job import ModelGone, find_model
 from service.dispatcher.preempt import preempt_for
@@ -143,7 +143,8 @@ def _claim_chosen(this: _Round) -> None:
 def _resolve_or_refuse(this: _Round, job: JobRow) -> Requirements | None:
     """What the job needs; None when it failed, as it never can have that, or needs something else than was noted."""
     try:
-        needed = resolve_requirements(job, find_model(this.session, job, this.context.registry).entry)
+        model = find_model(this.session, job, this.context.registry)
+        needed = resolve_requirements(read_request(job).resources, model.entry)
     except (ModelGone, UnreadableRequest) as error:
         _refuse(this, job, error.failure)
         return None

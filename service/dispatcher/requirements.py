@@ -7,12 +7,10 @@ worth of cores.
 
 from dataclasses import dataclass
 
-from schemas.fine_tuning import Sharding
+from schemas.fine_tuning import CreateJobRequest, ResourceOptions, Sharding
 from service.backends.backend import Capacity
 from service.db.queue import Held
-from service.db.tables import JobRow
 from service.dispatcher.context import JobFailure
-from service.dispatcher.job_request import read_request
 from service.jobs.resources import resolve_gpus
 from service.registry import BaseModelEntry
 
@@ -30,20 +28,14 @@ class Requirements:
         return self.workers * self.gpus_per_worker
 
 
-def resolve_requirements(job: JobRow, entry: BaseModelEntry) -> Requirements:
-    """Raises: UnreadableRequest."""
-    request = read_request(job)
-    asked, gpus = request.resources, resolve_gpus(request.resources, entry)
+def resolve_requirements(asked: ResourceOptions, entry: BaseModelEntry) -> Requirements:
+    gpus = resolve_gpus(asked, entry)
     return Requirements(gpus, 1) if gpus else Requirements(asked.workers or 1, 0)
 
 
-def resolve_sharding(job: JobRow, needed: Requirements) -> bool | None:
+def resolve_sharding(request: CreateJobRequest, needed: Requirements) -> bool | None:
     """Whether the base is sharded; None: the trainer sees whether it fits. One worker has nobody to share with, and a
-    base in 4 bits cannot be sharded.
-
-    Raises: UnreadableRequest.
-    """
-    request = read_request(job)
+    base in 4 bits cannot be sharded."""
     if needed.workers == 1 or request.method.dpo.quantization is not None:
         return False
     return SHARDS_BASE[request.resources.sharding]

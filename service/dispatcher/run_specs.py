@@ -46,7 +46,7 @@ def build_run_spec(rows: SpecRows, store: ObjectStore, registry: Registry) -> Ru
     request = read_request(job)
     model = model_of(job, rows.adapter, registry)
     files = files_of(job, rows.files)
-    needed = resolve_requirements(job, model.entry)
+    needed = resolve_requirements(request.resources, model.entry)
     guards = request.method.dpo.guards
     assert job.training_pairs is not None, f"{job.id} was launched before its files were validated"
     numbers = hyperparameters.resolve(request.method.dpo, pairs=job.training_pairs, model=model.entry)
@@ -68,7 +68,7 @@ def build_run_spec(rows: SpecRows, store: ObjectStore, registry: Registry) -> Ru
         seed=job.seed,
         workers=needed.workers,
         gpus_per_worker=needed.gpus_per_worker,
-        shards_base=resolve_sharding(job, needed),
+        shards_base=resolve_sharding(request, needed),
         evaluate_every_steps=numbers.evaluate_every_steps,
         guards=None if guards is None else GuardParameters(**guards.model_dump()),
         checkpoint_every_steps=numbers.checkpoint_every_steps,

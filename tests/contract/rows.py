@@ -11,10 +11,10 @@ from service.db.checkpoints import CheckpointRepository
 from service.db.engine import Database
 from service.db.events import EventRepository, NewEvent
 from service.db.jobs import JobRepository
-from service.db.models import ModelRepository
-from service.db.tables import CheckpointRow, ModelRow
+from service.db.tables import CheckpointRow
 from service.identifiers import new_checkpoint_id
 from tests.contract.server import ProjectAccess
+from tests.model_rows import add_model_row
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PAIR = b'{"prompt": "Hi", "chosen": "Hello!", "rejected": "Go away."}\n'
@@ -68,26 +68,11 @@ def add_checkpoint(database: Database, job_id: str, step: int) -> str:
         assert CheckpointRepository(session).add_once(checkpoint)
         job = JobRepository(session).find_any(JobId(job_id))
         assert job is not None
-        ModelRepository(session).add(_model_row(job.project_id, job_id, checkpoint.model_name))
+    add_model_row(database, job.project_id, job_id, checkpoint.model_name)
     return checkpoint.id
 
 
 def add_model(
     database: Database, project: ProjectAccess, job_id: str, *, name: str, adapter_key: str = "runs/a/adapter"
 ) -> None:
-    with database.write() as session:
-        ModelRepository(session).add(_model_row(project.id, job_id, name, adapter_key))
-
-
-def _model_row(project_id: str, job_id: str, name: str, adapter_key: str = "runs/a/adapter") -> ModelRow:
-    return ModelRow(
-        name=name,
-        project_id=project_id,
-        job_id=job_id,
-        base_model="tiny-llama",
-        created_at=NOW,
-        adapter_key=adapter_key,
-        adapter_sha256="0" * 64,
-        adapter_bytes=7,
-        archive_file_id=None,
-    )
+    add_model_row(database, project.id, job_id, name, adapter_key=adapter_key)

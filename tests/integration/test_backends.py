@@ -3,8 +3,7 @@
 The trainer is a shell script in the run folder, so that each test says what its run does.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -17,9 +16,7 @@ from service.backends.local_ray import LocalRay
 from service.backends.process import ProcessBackend
 from service.backends.ray_http import RayError, RayHttp
 from service.backends.ray_jobs import DriverCommand, RayJobsBackend
-
-DEADLINE_S = 300.0
-POLL_S = 0.2
+from tests.integration.serving import wait_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +36,6 @@ class Bench:
     def wait_for(self, request: RunRequest, *states: RunState) -> RunStatus:
         wait_until(lambda: self.backend.status(request.run_id).state in states)
         return self.backend.status(request.run_id)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(POLL_S)
 
 
 @pytest.fixture(params=["process", "ray"])

@@ -13,7 +13,7 @@ from schemas.run_record import Outcome
 from service.backends.backend import RunRequest, RunState
 from service.backends.local_ray import LocalRay
 from tests.buckets import NAME, Bucket
-from tests.integration.test_backends import wait_until
+from tests.integration.serving import wait_until
 from tests.tiny_model import save_tiny_model
 from tests.tiny_runs import make_run
 

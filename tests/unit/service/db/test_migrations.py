@@ -13,17 +13,15 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect
 from sqlalchemy.exc import IntegrityError
 
-from schemas.ids import ProjectId
 from service.db import migrate
 from service.db.engine import SESSION_SETTINGS, Database
 from service.db.idempotency import ORGANIZATION, IdempotencyRepository
 from service.db.jobs import JobRepository
 from service.db.locks import Lock, take_lock
-from service.db.projects import ProjectRepository
 from service.db.runs import RunRepository
-from service.db.tables import IdempotencyRow, ProjectRow, Table
+from service.db.tables import IdempotencyRow, Table
 from tests.postgres import PostgresDatabases
-from tests.unit.service.db.rows import NOW, add_job, add_run
+from tests.unit.service.db.rows import NOW, add_job, add_project, add_run
 
 pytestmark = pytest.mark.slow
 
@@ -107,9 +105,7 @@ def test_every_migration_can_be_taken_back(engine: Engine) -> None:
 def test_jobs_with_runs_survive_the_way_to_paused_and_back(url: str, engine: Engine) -> None:
     database = Database(url)
     migrate.upgrade(database.engine)
-    project_id = ProjectId("proj_1")
-    with database.write() as session:
-        ProjectRepository(session).add(ProjectRow(id=project_id, name="default", created_at=NOW))
+    project_id = add_project(database)
     job_id = add_job(database, project_id, metadata={"kept": "yes"})
     with database.write() as session:
         add_run(session, job_id)
@@ -131,9 +127,8 @@ def test_jobs_with_runs_survive_the_way_to_paused_and_back(url: str, engine: Eng
 def test_first_answers_of_projects_survive_the_way_back_and_up_again(url: str, engine: Engine) -> None:
     database = Database(url)
     migrate.upgrade(database.engine)
-    project_id = ProjectId("proj_1")
+    project_id = add_project(database)
     with database.write() as session:
-        ProjectRepository(session).add(ProjectRow(id=project_id, name="default", created_at=NOW))
         for owner in (project_id, ORGANIZATION):
             answer = IdempotencyRow(
                 owner=owner, key="k", request_sha256="0" * 64, response_body={"id": owner}, created_at=NOW

@@ -8,7 +8,6 @@ from threading import Barrier
 import pytest
 
 from schemas.ids import ProjectId, UploadId
-from schemas.run_layout import part_key
 from schemas.uploads import CompleteUploadRequest, CreateUploadRequest, UploadObject
 from service.clock import utc_now
 from service.db.engine import Database
@@ -18,6 +17,7 @@ from service.files.assembly import Completion, complete_upload
 from service.files.uploads import UploadEnded
 from service.identifiers import new_part_id
 from service.storage.folder import FolderStore
+from tests.stored_parts import store_part
 
 AT_ONCE = 6
 REQUEST = CreateUploadRequest(bytes=6, filename="a.jsonl", mime_type="text/jsonl", purpose="fine-tune")
@@ -31,17 +31,7 @@ class OneUpload:
 
     def add_part(self) -> str:
         part_id = new_part_id()
-        stored = self.store.write(part_key(self.id, part_id), [b"abc"])
-        uploads.add_part(
-            self.project_id,
-            self.id,
-            part_id,
-            stored,
-            once_per=None,
-            database=self.database,
-            store=self.store,
-            clock=utc_now,
-        )
+        store_part(self.project_id, self.id, part_id, b"abc", database=self.database, store=self.store)
         return part_id
 
     def complete(self, part_ids: list[str]) -> UploadObject:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from schemas.ids import PartId, ProjectId, UploadId
-from schemas.run_layout import part_key
 from schemas.uploads import CompleteUploadRequest, CreateUploadRequest, UploadObject
 from service.clock import utc_now
 from service.db.engine import Database
@@ -20,6 +19,7 @@ from service.identifiers import new_part_id
 from service.storage.folder import FolderStore
 from service.storage.object_store import ObjectStore, StoredObject
 from tests.sqlite import new_sqlite_url
+from tests.stored_parts import store_part
 
 PROJECT = ProjectId("proj_1")
 PIECES = (b"one", b"two", b"three")
@@ -62,17 +62,7 @@ class Scene:
 
     def add_part(self, piece: bytes) -> PartId:
         part_id = new_part_id()
-        stored = self.store.write(part_key(self.upload_id, part_id), [piece])
-        uploads.add_part(
-            PROJECT,
-            self.upload_id,
-            part_id,
-            stored,
-            once_per=None,
-            database=self.database,
-            store=self.store,
-            clock=utc_now,
-        )
+        store_part(PROJECT, self.upload_id, part_id, piece, database=self.database, store=self.store)
         return part_id
 
     def complete(self, *, store: ObjectStore | None = None, part_ids: list[PartId] | None = None) -> UploadObject:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from schemas.files import FileObject
 from schemas.ids import FileId, PartId, ProjectId, UploadId
-from schemas.run_layout import file_key, part_key
+from schemas.run_layout import file_key
 from schemas.uploads import CompleteUploadRequest, CreateUploadRequest, UploadObject, UploadPart
 from service.clock import utc_now
 from service.db.engine import Database
@@ -24,6 +24,7 @@ from service.identifiers import new_file_id, new_part_id
 from service.storage.folder import FolderStore
 from service.storage.object_store import StoreError
 from tests.sqlite import new_sqlite_url
+from tests.stored_parts import store_part
 
 PROJECT = ProjectId("proj_1")
 REQUEST = CreateUploadRequest(bytes=3, filename="a.jsonl", mime_type="text/jsonl", purpose="fine-tune")
@@ -73,17 +74,7 @@ class House:
         return UploadId(created.id)
 
     def add_part(self, upload_id: UploadId, part_id: PartId) -> UploadPart:
-        stored = self.store.write(part_key(upload_id, part_id), [CONTENT])
-        return uploads.add_part(
-            PROJECT,
-            upload_id,
-            part_id,
-            stored,
-            once_per=None,
-            database=self.database,
-            store=self.store,
-            clock=utc_now,
-        )
+        return store_part(PROJECT, upload_id, part_id, CONTENT, database=self.database, store=self.store)
 
     def complete(self, upload_id: UploadId, part_id: PartId) -> UploadObject:
         completion = assembly.Completion(PROJECT, upload_id, CompleteUploadRequest(part_ids=[part_id]), None)

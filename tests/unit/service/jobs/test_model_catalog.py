@@ -11,10 +11,9 @@ from sqlalchemy import Connection, event
 from schemas.ids import JobId, ProjectId
 from service.db.engine import Database
 from service.db.jobs import JobRepository
-from service.db.models import ModelRepository
-from service.db.tables import ModelRow
 from service.jobs.model_catalog import delete_model
 from service.storage.folder import FolderStore
+from tests.model_rows import add_model_row
 from tests.postgres import PostgresDatabases, is_lock_awaited
 from tests.unit.service.db.rows import NOW, add_job, add_project
 
@@ -30,22 +29,6 @@ def add_ended_job(database: Database, project_id: ProjectId) -> JobId:
     return job_id
 
 
-def add_model(database: Database, project_id: ProjectId, job_id: JobId, name: str) -> None:
-    row = ModelRow(
-        name=name,
-        project_id=project_id,
-        job_id=job_id,
-        base_model="m",
-        created_at=NOW,
-        adapter_key=ADAPTER,
-        adapter_sha256="0" * 64,
-        adapter_bytes=7,
-        archive_file_id=None,
-    )
-    with database.write() as session:
-        ModelRepository(session).add(row)
-
-
 @pytest.mark.slow  # PostgreSQL
 def test_an_adapter_goes_whose_two_names_are_deleted_at_once(postgres: PostgresDatabases, tmp_path: Path) -> None:
     url, store = postgres.new_url(), FolderStore(tmp_path)
@@ -54,7 +37,7 @@ def test_an_adapter_goes_whose_two_names_are_deleted_at_once(postgres: PostgresD
         project_id = add_project(database)
         job_id = add_ended_job(database, project_id)
         for name in NAMES:
-            add_model(database, project_id, job_id, name)
+            add_model_row(database, project_id, job_id, name, adapter_key=ADAPTER)
         committing: list[Connection] = []
 
         @event.listens_for(database.engine, "commit")

@@ -25,6 +25,7 @@ from service.storage.folder import FolderStore
 from service.storage.incoming import SUFFIX
 from service.storage.object_keys import RESERVED_SEGMENT
 from tests.sqlite import new_sqlite_url
+from tests.stored_parts import store_part
 
 PROJECT = ProjectId("proj_1")
 REQUEST = CreateUploadRequest(bytes=2, filename="a.jsonl", mime_type="text/jsonl", purpose="fine-tune")
@@ -66,17 +67,7 @@ class House:
 
     def add_part(self, upload_id: UploadId) -> PartId:
         part_id = new_part_id()
-        stored = self.store.write(part_key(upload_id, part_id), [b"{}"])
-        uploads.add_part(
-            PROJECT,
-            upload_id,
-            part_id,
-            stored,
-            once_per=None,
-            database=self.database,
-            store=self.store,
-            clock=self.clock,
-        )
+        store_part(PROJECT, upload_id, part_id, b"{}", database=self.database, store=self.store, clock=self.clock)
         return part_id
 
 
