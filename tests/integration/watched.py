@@ -13,7 +13,7 @@ from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 from tests.exposition import Exposition, scrape
-from tests.integration.serving import KEY, PAIRS, Serve, serving, wait_for_end, wait_until
+from tests.integration.serving import KEY, PAIRS, Serve, processes_of, serving, suspended, wait_for_end, wait_until
 from tests.otlp_receiver import SpanReceiver, receiving_spans
 
 METRICS = "Metrics are at "
@@ -90,9 +90,12 @@ def _use(serve: Serve) -> tuple[str, str, Exposition, Exposition]:
         client.files.create(file=(f"{USERS_WORDS['file']}.jsonl", content), purpose="fine-tune").id
         for content in (GOOD_ROWS, BAD_ROW)
     )
-    trained, waiting = _submit(client, good), _submit(client, good)
-    at_work = _scrape_when(serve, lambda told: _statuses(told) == ["queued", "running"])
-    client.fine_tuning.jobs.cancel(waiting.id)
+    trained = _submit(client, good)
+    wait_until(lambda: bool(processes_of(serve.data_dir, command=f"{trained.id}-1")))
+    with suspended(processes_of(serve.data_dir, command=f"{trained.id}-1")):  # so that it outlasts what is asked
+        waiting = _submit(client, good)
+        at_work = _scrape_when(serve, lambda told: _statuses(told) == ["queued", "running"])
+        client.fine_tuning.jobs.cancel(waiting.id)
     refused = _submit(client, bad)
     for job in (trained, refused):
         wait_for_end(client, job)
