@@ -10,6 +10,8 @@ FILES = "files"
 """Uploaded files, each under its own id."""
 PARTS = "uploads"
 """Parts of uploads that are not put together yet."""
+RUNS = "runs"
+"""Run folders, by job."""
 SPEC = "spec.json"
 EVENTS = "events"
 CHECKPOINTS = "checkpoints"
@@ -36,8 +38,19 @@ def part_key(upload_id: UploadId, part_id: PartId) -> str:
     return f"{PARTS}/{upload_id}/{part_id}"
 
 
+def job_prefix(job_id: JobId) -> str:
+    """Of all its runs."""
+    return f"{RUNS}/{job_id}"
+
+
 def run_prefix(job_id: JobId, run_id: RunId) -> str:
-    return f"runs/{job_id}/{run_id}"
+    return f"{job_prefix(job_id)}/{run_id}"
+
+
+def job_of(key: str) -> JobId | None:
+    """The job whose run wrote the object; None for one that no run wrote."""
+    folder, _, rest = key.partition("/")
+    return JobId(rest.partition("/")[0]) if folder == RUNS else None
 
 
 def reference_cache_prefix(project_id: ProjectId) -> str:

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import mean
 
 from openai import OpenAI
 from rich.console import Console
@@ -93,11 +94,12 @@ def _show(console: Console, adapter: Path) -> None:
         console.print(f"\n[bold]{answers.prompt}[/]")
         console.print(f"  before: {answers.before}", markup=False, highlight=False)
         console.print(f"  after:  {answers.after}", markup=False, highlight=False)
-    table = Table("on 16 held-out pairs", "before", "after", title="\nPreference")
-    before, after = comparison.before, comparison.after
+    before, after, gains = comparison.before, comparison.after, comparison.gains
+    table = Table(f"on {len(gains)} held-out pairs", "before", "after", title="\nPreference")
     table.add_row("chosen likelier than rejected, per token", f"{before.accuracy:.0%}", f"{after.accuracy:.0%}")
     table.add_row("log p(chosen) - log p(rejected), nats", f"{before.margin:+.2f}", f"{after.margin:+.2f}")
-    table.add_row("margin gained over the reference", "0", f"{after.margin - before.margin:+.2f}")
+    table.add_row("margin gained over the reference, nats", "0", f"{mean(gains):+.2f}")
+    table.add_row("pairs whose margin has grown", "", f"{mean(gain > 0 for gain in gains):.0%}")
     console.print(table)
     console.print(f"\nAdapter: {adapter}")
     console.print(f"To go on: DPO_DATA_DIR={FOLDER} make serve\n  then http://127.0.0.1:8000/v1 with key {_api_key()}")

@@ -4,6 +4,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any, cast
 
 import torch
@@ -22,8 +23,12 @@ class Preference:
 
     accuracy: float
     """Share of pairs whose chosen answer is likelier per token than the rejected one."""
-    margin: float
-    """Mean of log p(chosen) - log p(rejected), in nats."""
+    margins: list[float]
+    """log p(chosen) - log p(rejected) of each pair, in nats."""
+
+    @property
+    def margin(self) -> float:
+        return mean(self.margins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,11 @@ class Comparison:
     answers: list[Answers]
     before: Preference
     after: Preference
+
+    @property
+    def gains(self) -> list[float]:
+        """What each pair's margin has gained over the reference, the model before: DPO's reward margin over beta."""
+        return [after - before for before, after in zip(self.before.margins, self.after.margins, strict=True)]
 
 
 def compare(base_folder: Path, adapter_folder: Path, validation: Path, *, prompts: list[str]) -> Comparison:
@@ -73,7 +83,7 @@ def _rank(model: PeftModel, tokenizer: PreTrainedTokenizerBase, pairs: list[dict
         rejected, rejected_tokens = _log_prob(model, tokenizer, prompt, pair["non_preferred_output"])
         wins += chosen / chosen_tokens > rejected / rejected_tokens
         margins.append(chosen - rejected)
-    return Preference(accuracy=wins / len(pairs), margin=sum(margins) / len(margins))
+    return Preference(accuracy=wins / len(pairs), margins=margins)
 
 
 @torch.inference_mode()

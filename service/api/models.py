@@ -27,4 +27,6 @@ def get_model(model: str, project: Project, app: App) -> ModelObject:
 @router.delete("/{model:path}", responses=CONFLICT)
 def delete_model(model: str, project: Project, app: App) -> ModelDeleted:
     """Delete an `ft:` model and its adapter; no unfinished job may need it."""
-    return model_catalog.delete_model(project, model, database=app.database, registry=app.registry, store=app.store)
+    return model_catalog.delete_model(
+        project, model, database=app.database, registry=app.registry, store=app.store, clock=app.clock
+    )

@@ -1,6 +1,7 @@
 """Jobs. Every change of status goes through `advance`, a fenced update, or `QueueRepository.claim`."""
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import bindparam, exists, select, update
@@ -9,7 +10,7 @@ from sqlalchemy.orm import Session
 from schemas.fine_tuning import JobStatus
 from schemas.ids import DispatcherId, JobId, ProjectId
 from service.db.committed import tell_on_commit
-from service.db.tables import JobMetadataRow, JobRow
+from service.db.tables import JobMetadataRow, JobRow, RunRow
 from service.telemetry.facts import JobMoved
 
 
@@ -76,6 +77,22 @@ class JobRepository:
         query = select(JobRow).where(JobRow.status == "validating_files", JobRow.lease_owner == owner)
         return list(self._session.scalars(query.order_by(JobRow.id)))
 
+    def list_with_leftovers(self, *, before: datetime, limit: int) -> list[JobRow]:
+        """Of all projects, those that no process works for any more, oldest first."""
+        is_open = exists().where(RunRow.job_id == JobRow.id, RunRow.ended_at.is_(None))
+        query = select(JobRow).where(JobRow.leftovers_since <= before, ~is_open)
+        return list(self._session.scalars(query.order_by(JobRow.leftovers_since).limit(limit)))
+
+    def note_leftovers(self, job_id: JobId, *, now: datetime) -> None:
+        """Nothing that a user sees changes, nor does the version."""
+        self._session.execute(update(JobRow).where(JobRow.id == job_id).values(leftovers_since=now))
+
+    def forget_leftovers(self, job_id: JobId, *, seen: datetime | None) -> None:
+        """Unless more have been noted since."""
+        self._session.execute(
+            update(JobRow).where(JobRow.id == job_id, JobRow.leftovers_since == seen).values(leftovers_since=None)
+        )
+
     def next_attempt(self, job_id: JobId, *, seen_attempt: int) -> bool:
         """Raise a running job's attempt, which fences its former run off. False: somebody else did."""
         return self.update_running(job_id, attempt=seen_attempt, changes={"attempt": seen_attempt + 1})
@@ -95,6 +112,8 @@ class JobRepository:
 
     def _change(self, job_id: JobId, *conditions: Any, changes: dict[str, Any], seen: JobStatus | None = None) -> bool:
         """`seen` is the status that the conditions ask for, where `changes` may move the job on from it."""
+        if "finished_at" in changes:
+            changes = changes | {"leftovers_since": changes["finished_at"]}
         project_id = self._session.scalar(
             update(JobRow)
             .where(JobRow.id == job_id, *conditions)

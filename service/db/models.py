@@ -3,7 +3,7 @@
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from schemas.ids import FileId, ProjectId
+from schemas.ids import FileId, JobId, ProjectId
 from service.db.tables import ModelRow
 
 
@@ -28,6 +28,10 @@ class ModelRepository:
     def list_newest_names(self, project_id: ProjectId, *, limit: int) -> list[str]:
         query = select(ModelRow.name).where(ModelRow.project_id == project_id).order_by(ModelRow.created_at.desc())
         return list(self._session.scalars(query.limit(limit)))
+
+    def list_adapter_keys(self, job_id: JobId) -> set[str]:
+        """Of what the job made: its result and its kept checkpoints."""
+        return set(self._session.scalars(select(ModelRow.adapter_key).where(ModelRow.job_id == job_id)))
 
     def is_adapter_used(self, adapter_key: str) -> bool:
         """A job's result and its last checkpoint may be one adapter under two names."""

@@ -15,10 +15,12 @@ from sqlalchemy.orm import Session
 from schemas.files import FileDeleted, FileObject, Purpose
 from schemas.ids import FileId, ProjectId
 from schemas.pages import BoundedPage, bounded_page
+from schemas.run_layout import job_of
 from service.clock import Clock, unix_seconds
 from service.cursors import check_cursor
 from service.db.engine import Database
 from service.db.files import FileRepository
+from service.db.jobs import JobRepository
 from service.db.models import ModelRepository
 from service.db.once import OncePer, create_once
 from service.db.tables import FileRow
@@ -116,6 +118,8 @@ def delete_file(
         row = _require_file(session, project_id, file_id, now=clock())
         FileRepository(session).delete(project_id, FileId(row.id))
         ModelRepository(session).forget_archive(project_id, FileId(row.id))
+        if (job_id := job_of(row.object_key)) is not None:
+            JobRepository(session).note_leftovers(job_id, now=clock())
     discard(store, [row.object_key])
     return FileDeleted(id=row.id, object="file", deleted=True)
 

@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 from schemas.ids import JobId, ProjectId
 from schemas.models import AdapterReference, ModelDeleted, ModelObject
 from schemas.pages import Page
-from service.clock import unix_seconds
+from service.clock import Clock, unix_seconds
 from service.db.engine import Database
 from service.db.jobs import JobRepository
 from service.db.models import ModelRepository
@@ -53,7 +53,7 @@ def find_model(
 
 
 def delete_model(
-    project_id: ProjectId, name: str, *, database: Database, registry: Registry, store: ObjectStore
+    project_id: ProjectId, name: str, *, database: Database, registry: Registry, store: ObjectStore, clock: Clock
 ) -> ModelDeleted:
     """Remove the row, then the adapter's objects unless another name has them.
 
@@ -66,6 +66,7 @@ def delete_model(
         row = _require_tuned(session, project_id, name, registry)
         _check_unused(session, project_id, row)
         ModelRepository(session).delete(project_id, name)
+        JobRepository(session).note_leftovers(JobId(row.job_id), now=clock())
         is_shared = ModelRepository(session).is_adapter_used(row.adapter_key)
     if not is_shared:
         discard_folder(store, row.adapter_key)

@@ -1,4 +1,5 @@
-"""The sweeper: what has expired every minute, what is orphaned or half-written every few hours, and nothing else.
+"""The sweeper: every minute what has expired and what ended jobs no longer need, every few hours what is orphaned or
+half-written, and nothing else.
 
 Any number may run beside each other: each removal is the same whoever does it.
 """
@@ -18,6 +19,7 @@ from service.retention.expired import (
     sweep_old_deliveries,
 )
 from service.retention.orphans import sweep_leftovers, sweep_orphans
+from service.retention.run_folders import sweep_run_folders
 from service.storage.object_store import ObjectStore
 
 log = structlog.get_logger()
@@ -29,6 +31,7 @@ PERIODS: dict[Sweep, timedelta] = {
     sweep_expired_uploads: timedelta(minutes=1),
     sweep_old_deliveries: timedelta(minutes=10),
     sweep_old_answers: timedelta(minutes=1),
+    sweep_run_folders: timedelta(minutes=1),
     sweep_orphans: timedelta(hours=6),
     sweep_leftovers: timedelta(hours=6),
 }

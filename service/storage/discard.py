@@ -1,8 +1,7 @@
 """Delete bytes after the commit that took their row, or that never gave them one.
 
 What was asked for is done by then: an error of the store would be told to who asked, who would ask again and hear
-"not found". So it is logged, and the bytes are left: to retention under `files/` and `uploads/`, under `runs/` to who
-reads the log.
+"not found". So it is logged, and the bytes are left to retention.
 """
 
 from collections.abc import Iterable

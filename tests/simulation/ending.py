@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from schemas.run_layout import ADAPTER, EVENTS, OUTCOME, SPEC
 from tests.simulation.observer import ENDED, require
 from tests.simulation.snapshots import Job, Run
 from tests.simulation.world import START, World
@@ -50,6 +51,9 @@ def _check_ended(world: World) -> None:
     require(not seen.open_runs(), f"runs are still open: {seen.open_runs()}")
     for run in seen.runs.values():
         _check_usage(world, run)
+    world.sweep()
+    for job in seen.jobs.values():
+        _check_run_folders(world, job)
 
 
 def _check_result(world: World, job: Job) -> None:
@@ -65,6 +69,19 @@ def _check_result(world: World, job: Job) -> None:
             require(there == kept, f"{job.id} has checkpoints {there} instead of {kept}")
         case "failed":
             _check_failure(world, job)
+
+
+def _check_run_folders(world: World, job: Job) -> None:
+    """What was published is there, and beside it the runs' records alone; one that nobody could know of wrote later."""
+    folder = f"runs/{job.id}/"
+    there = {key for key in world.store.objects if key.startswith(folder)}
+    published = {key for key in world.reader.result_keys(job.id) if not key.endswith(ADAPTER)}
+    require(published <= there, f"{job.id} has lost {published - there}")
+    mine = [process for process in world.cluster.all if process.request.run_id.startswith(f"{job.id}-")]
+    if not any(process.was_late or process.cut_off_until_s is not None for process in mine):
+        paths = {key: key.removeprefix(folder).partition("/")[2] for key in there - published}
+        unnamed = [key for key, path in paths.items() if path.partition("/")[0] not in (SPEC, EVENTS, OUTCOME)]
+        require(not unnamed, f"{job.id} has ended and keeps {unnamed}")
 
 
 def _check_failure(world: World, job: Job) -> None:

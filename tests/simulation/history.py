@@ -86,6 +86,10 @@ def delete_file(world: World, rng: Random) -> None:
         world.delete_file_of(job_id)
 
 
+def sweep(world: World, _rng: Random) -> None:
+    world.sweep()
+
+
 def crash(world: World, rng: Random) -> None:
     world.kill(rng.choice(world.places))
 
@@ -150,6 +154,7 @@ ACTS = (
     Act(ask, 5),
     Act(wait, 6),
     Act(delete_file, 1),
+    Act(sweep, 1),
     Act(crash, 1),
     Act(give_back, 1),
     Act(restart_with_cluster, 1),

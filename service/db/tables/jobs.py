@@ -43,6 +43,7 @@ class JobRow(Table):
             "ix_jobs_waiting", "project_id", "status", "id", where="status IN ('validating_files', 'queued')"
         ),
         partial_index("ix_jobs_leased", "lease_owner", where="lease_owner IS NOT NULL"),
+        partial_index("ix_jobs_leftovers", "leftovers_since", where="leftovers_since IS NOT NULL"),
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -72,6 +73,8 @@ class JobRow(Table):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     estimated_finish_at: Mapped[datetime | None]
+    leftovers_since: Mapped[datetime | None]
+    """From when on its run folders may hold what no row names. Null: it has not ended, or they have been swept."""
 
     request: Mapped[dict[str, Any]]
     """The CreateJobRequest, as the user wrote it."""
@@ -126,7 +129,10 @@ class ModelRow(Table):
     """An adapter that can be used by name: a job's result or one of its checkpoints."""
 
     __tablename__ = "models"
-    __table_args__ = (Index("ix_models_project_id_created_at", "project_id", "created_at"),)
+    __table_args__ = (
+        Index("ix_models_project_id_created_at", "project_id", "created_at"),
+        Index("ix_models_job_id", "job_id"),
+    )
 
     name: Mapped[str] = mapped_column(String(512), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))

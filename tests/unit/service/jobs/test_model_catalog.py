@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, event
 
 from schemas.ids import JobId, ProjectId
+from service.clock import utc_now
 from service.db.engine import Database
 from service.db.jobs import JobRepository
 from service.jobs.model_catalog import delete_model
@@ -48,7 +49,8 @@ def test_an_adapter_goes_whose_two_names_are_deleted_at_once(postgres: PostgresD
                 time.sleep(POLL_S)
 
         deletes = [
-            pool.submit(delete_model, project_id, name, database=database, registry={}, store=store) for name in NAMES
+            pool.submit(delete_model, project_id, name, database=database, registry={}, store=store, clock=utc_now)
+            for name in NAMES
         ]
         assert all(each.result().deleted for each in deletes)
     assert store.list_keys("") == []
