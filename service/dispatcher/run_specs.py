@@ -11,7 +11,7 @@ from schemas.run_spec import AdapterSource, GuardParameters, ModelSource, Prefer
 from service.db.runs import RunRepository
 from service.db.tables import FileRow, JobRow, ModelRow, RunRow
 from service.dispatcher.files_of_job import files_of
-from service.dispatcher.job_request import read_request
+from service.dispatcher.job_request import read_method, read_request
 from service.dispatcher.model_of_job import find_adapter, model_of
 from service.dispatcher.requirements import resolve_requirements, resolve_sharding
 from service.jobs import hyperparameters
@@ -43,20 +43,19 @@ def read_spec_rows(
 def build_run_spec(rows: SpecRows, store: ObjectStore, registry: Registry) -> RunSpec:
     """Raises: FileGone; ModelGone; UnreadableRequest."""
     job, run = rows.job, rows.run
-    request = read_request(job)
+    request, method = read_request(job), read_method(job)
     model = model_of(job, rows.adapter, registry)
     files = files_of(job, rows.files)
     needed = resolve_requirements(request.resources, model.entry)
-    guards = request.method.dpo.guards
     assert job.training_pairs is not None, f"{job.id} was launched before its files were validated"
-    numbers = hyperparameters.resolve(request.method.dpo, pairs=job.training_pairs, model=model.entry)
+    numbers = hyperparameters.resolve(method, pairs=job.training_pairs, model=model.entry)
     return RunSpec(
         run_id=run.id,
         job_id=job.id,
         fine_tuned_model=job.fine_tuned_model,
         model=ModelSource(id=model.base_id, uri=model.entry.uri),
         initial_adapter=_adapter_source(store, model.adapter),
-        reference=request.method.dpo.reference.type,
+        reference=method.reference.type,
         sft=numbers.sft,
         training_file=_preference_file(store, files.training, row_format=job.training_format),
         validation_file=files.validation
@@ -64,13 +63,13 @@ def build_run_spec(rows: SpecRows, store: ObjectStore, registry: Registry) -> Ru
         dpo=numbers.dpo,
         lora=numbers.lora,
         precision=numbers.precision,
-        quantization=request.method.dpo.quantization,
+        quantization=method.quantization,
         seed=job.seed,
         workers=needed.workers,
         gpus_per_worker=needed.gpus_per_worker,
         shards_base=resolve_sharding(request, needed),
         evaluate_every_steps=numbers.evaluate_every_steps,
-        guards=None if guards is None else GuardParameters(**guards.model_dump()),
+        guards=None if method.guards is None else GuardParameters(**method.guards.model_dump()),
         checkpoint_every_steps=numbers.checkpoint_every_steps,
         reference_cache=store.uri(reference_cache_prefix(ProjectId(job.project_id))),
         created_at=int(job.created_at.timestamp()),

@@ -97,7 +97,8 @@ def _report(context: DispatchContext, file: FileRow, *, param: str) -> FileRepor
 
 
 def _queue(context: DispatchContext, job: JobRow, asked: DpoOptions, model: ModelOfJob, reports: _Reports) -> None:
-    numbers = hyperparameters.resolve(asked, pairs=reports.training.pairs, model=model.entry)
+    held_out = reports.validation.pairs if reports.validation else 0
+    numbers = hyperparameters.resolve(asked, pairs=reports.training.pairs, validation_pairs=held_out, model=model.entry)
     changes: dict[str, Any] = {
         "training_format": reports.training.format,
         "training_pairs": reports.training.pairs,

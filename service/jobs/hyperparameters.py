@@ -25,6 +25,8 @@ SFT_RATE_FACTOR = 4
 """Times the model's base rate, which is DPO's: LoRA learns from demonstrations at 1e-4 to 2e-4 (arXiv:2305.14314)."""
 LONGEST_AUTO_LENGTH = 2_048
 EVALUATIONS = 10
+EVALUATED_PER_TRAINED = 0.5
+"""Pairs: to evaluate one costs about half of what it costs to train on it, so a fifth of a run goes to evaluations."""
 CHECKPOINT_STEPS_MIN = 5
 CHECKPOINT_STEPS_MAX = 100
 """A lost worker costs at most the steps since the last checkpoint."""
@@ -42,14 +44,19 @@ class ResolvedHyperparameters:
     """The options with each "auto" replaced: what the job shows from now on (`jobs.resolved_method`)."""
 
 
-def resolve(options: DpoOptions, *, pairs: int, model: BaseModelEntry) -> ResolvedHyperparameters:
+def resolve(
+    options: DpoOptions, *, pairs: int, validation_pairs: int = 0, model: BaseModelEntry
+) -> ResolvedHyperparameters:
+    """`validation_pairs` are asked for an automatic `every_steps` alone."""
     dpo = _resolve_dpo(options.hyperparameters, pairs=pairs, model=model)
     sft = _resolve_sft(options.reference, model=model)
     precision = options.precision or model.precision
     total_steps = count_steps(pairs=pairs, batch_size=dpo.batch_size, n_epochs=dpo.n_epochs)
     tenth = math.ceil(total_steps / EVALUATIONS)
     every_steps = options.evaluation.every_steps
-    evaluate_every_steps = tenth if every_steps == "auto" else every_steps
+    affordable = math.ceil(validation_pairs / (EVALUATED_PER_TRAINED * dpo.batch_size))
+    epoch = count_steps(pairs=pairs, batch_size=dpo.batch_size, n_epochs=1)
+    evaluate_every_steps = max(tenth, min(affordable, epoch)) if every_steps == "auto" else every_steps
     return ResolvedHyperparameters(
         dpo=dpo,
         lora=LoraParameters(**options.lora.model_dump()),

@@ -9,6 +9,8 @@ from sqlalchemy import update
 
 from schemas.fine_tuning import JobError
 from schemas.ids import JobId
+from schemas.run_layout import SPEC
+from schemas.run_spec import RunSpec
 from service.backends.backend import RunRequest
 from service.db.jobs import JobRepository
 from service.db.tables import JobRow
@@ -17,7 +19,7 @@ from service.files.validation import FileReport
 from service.files.validation_process import ValidationProcessDied, ValidationProcessFailed
 from tests.unit.service.dispatcher.scripted_backend import Action, ScriptedBackend
 from tests.unit.service.dispatcher.scripted_trainer import die, whole_run
-from tests.unit.service.dispatcher.world import World, open_world, pairs, watch_only, with_parts
+from tests.unit.service.dispatcher.world import ENTRY, MODEL, World, open_world, pairs, watch_only, with_parts
 
 pytestmark = pytest.mark.slow
 
@@ -138,6 +140,23 @@ def test_a_model_that_left_the_registry_fails_the_job(tmp_path: Path) -> None:
         job = world.tick_until_ended(job_id)
         assert job.error is not None
         assert (job.error.code, job.error.param) == ("model_not_found", "model")
+
+
+def test_a_job_trains_with_what_it_shows_whatever_the_registry_says_since(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        job_id = world.submit()
+        until_queued(world, job_id)
+        assert world.job(job_id).status == "queued"
+        other = ENTRY.model_copy(update={"base_learning_rate": 10 * ENTRY.base_learning_rate, "max_length": 64})
+        world.restart(with_parts(world.context, registry={MODEL: other}))
+        shown = world.tick_until_ended(job_id).method.dpo
+        spec = RunSpec.model_validate_json(world.context.store.read(f"runs/{job_id}/{job_id}-1/{SPEC}"))
+        assert spec.dpo.learning_rate == shown.hyperparameters.learning_rate == ENTRY.base_learning_rate
+        assert (spec.dpo.max_length, spec.dpo.n_epochs) == (
+            shown.hyperparameters.max_length,
+            shown.hyperparameters.n_epochs,
+        )
+        assert spec.evaluate_every_steps == shown.evaluation.every_steps
 
 
 def ask_as_a_newer_version(world: World, job_id: JobId) -> None:

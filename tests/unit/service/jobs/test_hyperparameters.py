@@ -39,6 +39,23 @@ def test_automatic_sizes_follow_the_pairs(
 
 
 @pytest.mark.parametrize(
+    ("pairs", "validation_pairs", "evaluate_every"),
+    [
+        pytest.param(1_000, 0, 25, id="nothing to evaluate"),
+        pytest.param(1_000, 100, 25, id="a tenth held out: each tenth of the run"),
+        pytest.param(1_000, 250, 63, id="a fifth held out: four times in two epochs"),
+        pytest.param(1_000, 5_000, 125, id="more held out than trained on: once an epoch"),
+        pytest.param(100_000, 5_000, 313, id="one epoch"),
+    ],
+)
+def test_a_large_validation_file_is_evaluated_less_often(
+    pairs: int, validation_pairs: int, evaluate_every: int
+) -> None:
+    resolved = resolve(DpoOptions(), pairs=pairs, validation_pairs=validation_pairs, model=MODEL)
+    assert resolved.evaluate_every_steps == resolved.method.evaluation.every_steps == evaluate_every
+
+
+@pytest.mark.parametrize(
     ("given", "learning_rate", "multiplier"),
     [
         pytest.param({}, 5e-5, 1.0, id="auto: the model's base rate"),
