@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import bindparam, exists, select, update
+from sqlalchemy import bindparam, case, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from schemas.fine_tuning import JobStatus
@@ -77,20 +77,26 @@ class JobRepository:
         query = select(JobRow).where(JobRow.status == "validating_files", JobRow.lease_owner == owner)
         return list(self._session.scalars(query.order_by(JobRow.id)))
 
-    def list_with_leftovers(self, *, before: datetime, limit: int) -> list[JobRow]:
-        """Of all projects, those that no process works for any more, oldest first."""
-        is_open = exists().where(RunRow.job_id == JobRow.id, RunRow.ended_at.is_(None))
-        query = select(JobRow).where(JobRow.leftovers_since <= before, ~is_open)
+    def list_with_leftovers(self, *, before: datetime, failed_before: datetime, limit: int) -> list[JobRow]:
+        """Of all projects, oldest first, those that ended before then, and whose processes did."""
+        may_be_written = exists().where(
+            RunRow.job_id == JobRow.id, or_(RunRow.ended_at.is_(None), RunRow.ended_at > before)
+        )
+        query = select(JobRow).where(
+            JobRow.leftovers_since <= before,
+            JobRow.finished_at <= case((JobRow.status == "failed", failed_before), else_=before),
+            ~may_be_written,
+        )
         return list(self._session.scalars(query.order_by(JobRow.leftovers_since).limit(limit)))
 
     def note_leftovers(self, job_id: JobId, *, now: datetime) -> None:
         """Nothing that a user sees changes, nor does the version."""
         self._session.execute(update(JobRow).where(JobRow.id == job_id).values(leftovers_since=now))
 
-    def forget_leftovers(self, job_id: JobId, *, seen: datetime | None) -> None:
-        """Unless more have been noted since."""
+    def move_leftovers(self, job_id: JobId, *, seen: datetime | None, to: datetime | None) -> None:
+        """To another moment, or to none, unless more have been noted since."""
         self._session.execute(
-            update(JobRow).where(JobRow.id == job_id, JobRow.leftovers_since == seen).values(leftovers_since=None)
+            update(JobRow).where(JobRow.id == job_id, JobRow.leftovers_since == seen).values(leftovers_since=to)
         )
 
     def next_attempt(self, job_id: JobId, *, seen_attempt: int) -> bool:

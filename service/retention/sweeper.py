@@ -35,6 +35,8 @@ PERIODS: dict[Sweep, timedelta] = {
     sweep_orphans: timedelta(hours=6),
     sweep_leftovers: timedelta(hours=6),
 }
+THOROUGH: frozenset[Sweep] = frozenset({sweep_orphans, sweep_leftovers})
+"""Each goes through the whole store; the others do a batch, and come again at once as long as that was not empty."""
 LOOK_S = 5.0
 
 
@@ -49,22 +51,26 @@ class Sweeper:
     def run(self, stop: threading.Event) -> None:
         """Sweep until told to stop."""
         while not stop.is_set():
-            self.sweep_due()
-            stop.wait(LOOK_S)
+            if not self.sweep_due():
+                stop.wait(LOOK_S)
 
-    def sweep_due(self) -> None:
-        """Do what is due now; a sweep that fails is logged and comes again at its next time."""
-        now = self._clock()
+    def sweep_due(self) -> bool:
+        """Do what is due now; True: more is. A sweep that fails is logged and comes again at its next time."""
+        now, has_more = self._clock(), False
         for sweep, period in PERIODS.items():
             if not now < self._due.get(sweep, now) <= now + period:  # later than that: the clock has been set back
-                self._due[sweep] = now + period
-                self._sweep(sweep, now=now)
+                count = self._sweep(sweep, now=now)
+                comes_again = count > 0 and sweep not in THOROUGH
+                self._due[sweep] = now if comes_again else now + period
+                has_more = has_more or comes_again
+        return has_more
 
-    def _sweep(self, sweep: Sweep, *, now: datetime) -> None:
+    def _sweep(self, sweep: Sweep, *, now: datetime) -> int:
         try:
-            removed = sweep(self._database, self._store, now=now)
+            count = sweep(self._database, self._store, now=now)
         except Exception:
             log.exception("sweep_failed", sweep=sweep.__name__)
-            return
-        if removed:
-            log.info("swept", sweep=sweep.__name__, removed=removed)
+            return 0
+        if count:
+            log.info("swept", sweep=sweep.__name__, count=count)
+        return count

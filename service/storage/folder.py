@@ -64,13 +64,17 @@ class FolderStore:
     def list_keys(self, prefix: str) -> list[str]:
         base = self._path(prefix.rpartition("/")[0]) if "/" in prefix else self._root
         keys = (self._key(Path(folder, name)) for folder, names in self._walk(base) for name in names)
-        return sorted(key for key in keys if key.startswith(prefix))
+        found = sorted(key for key in keys if key.startswith(prefix))
+        if not found:
+            self._check_there()
+        return found
 
     def delete(self, key: str) -> None:
         path = self._path(key)
         try:
             path.unlink()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            self._check_there()
             return
         for folder in path.parents:
             if folder == self._root or not _remove_empty(folder):
@@ -104,7 +108,7 @@ class FolderStore:
         return path.relative_to(self._root).as_posix()
 
     def _walk(self, base: Path) -> Iterator[tuple[str, list[str]]]:
-        for folder, folders, names in os.walk(base):
+        for folder, folders, names in os.walk(base, onerror=_raise_unless_gone):
             if RESERVED_SEGMENT in folders:
                 folders.remove(RESERVED_SEGMENT)
             yield folder, names
@@ -129,6 +133,14 @@ class FolderStore:
     def _missing(self, key: str) -> ObjectNotFound | StoreError:
         if self._incoming.is_dir():
             return ObjectNotFound(f"no object lies under the key {key!r}")
+        return self._gone()
+
+    def _check_there(self) -> None:
+        """Of a store that has never been written there is nothing to go."""
+        if (self._root.exists() or self._is_made) and not self._incoming.is_dir():
+            raise self._gone()
+
+    def _gone(self) -> StoreError:
         return StoreError(errno.ENODEV, "the object store's folder is gone", remedy=f"mount {self._root} again")
 
     def _sync_folders(self, folder: Path) -> None:
@@ -160,6 +172,12 @@ def _move(path: Path, target: Path) -> None:
                 raise
         else:
             return
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """A folder that a delete has taken away meanwhile, or that is an object, holds nothing; one that fails may."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _is_other_than_folder(path: str) -> bool:

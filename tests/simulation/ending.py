@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from schemas.run_layout import ADAPTER, EVENTS, OUTCOME, SPEC
+from schemas.run_layout import EVENTS, OUTCOME, RUNS, SPEC
 from tests.simulation.observer import ENDED, require
 from tests.simulation.snapshots import Job, Run
 from tests.simulation.world import START, World
@@ -51,9 +51,7 @@ def _check_ended(world: World) -> None:
     require(not seen.open_runs(), f"runs are still open: {seen.open_runs()}")
     for run in seen.runs.values():
         _check_usage(world, run)
-    world.sweep()
-    for job in seen.jobs.values():
-        _check_run_folders(world, job)
+    _check_run_folders(world)
 
 
 def _check_result(world: World, job: Job) -> None:
@@ -71,17 +69,31 @@ def _check_result(world: World, job: Job) -> None:
             _check_failure(world, job)
 
 
-def _check_run_folders(world: World, job: Job) -> None:
-    """What was published is there, and beside it the runs' records alone; one that nobody could know of wrote later."""
-    folder = f"runs/{job.id}/"
-    there = {key for key in world.store.objects if key.startswith(folder)}
-    published = {key for key in world.reader.result_keys(job.id) if not key.endswith(ADAPTER)}
-    require(published <= there, f"{job.id} has lost {published - there}")
-    mine = [process for process in world.cluster.all if process.request.run_id.startswith(f"{job.id}-")]
-    if not any(process.was_late or process.cut_off_until_s is not None for process in mine):
-        paths = {key: key.removeprefix(folder).partition("/")[2] for key in there - published}
-        unnamed = [key for key, path in paths.items() if path.partition("/")[0] not in (SPEC, EVENTS, OUTCOME)]
-        require(not unnamed, f"{job.id} has ended and keeps {unnamed}")
+def _check_run_folders(world: World) -> None:
+    """Every second result is deleted while the store is away. What has a name stays, and the records, and no more."""
+    succeeded = [job.id for job in world.observer.seen.jobs.values() if job.status == "succeeded"]
+    world.store.is_away = True
+    for job_id in succeeded[::2]:
+        world.delete_results_of(job_id)
+    world.store.is_away = False
+    while world.sweep():
+        pass
+    objects = {key for key in world.store.objects if key.startswith(f"{RUNS}/")}
+    named = {key for name in world.reader.names_in_run_folders() for key in _objects_of(name, objects)}
+    unseen = tuple(  # those that nobody could know of: they may have written later
+        f"{RUNS}/{process.request.run_id.rpartition('-')[0]}/{process.request.run_id}/"
+        for process in world.cluster.all
+        if process.was_late or process.cut_off_until_s is not None
+    )
+    left = [key for key in objects - named if key.split("/")[3] not in (SPEC, EVENTS, OUTCOME)]
+    require(all(key.startswith(unseen) for key in left), f"nothing names {left}")
+
+
+def _objects_of(name: str, objects: set[str]) -> set[str]:
+    """A file's one, or all in an adapter's folder."""
+    found = {key for key in objects if key == name or key.startswith(f"{name}/")}
+    require(bool(found), f"nothing lies under {name}")
+    return found
 
 
 def _check_failure(world: World, job: Job) -> None:

@@ -154,7 +154,7 @@ ACTS = (
     Act(ask, 5),
     Act(wait, 6),
     Act(delete_file, 1),
-    Act(sweep, 1),
+    Act(sweep, 2),
     Act(crash, 1),
     Act(give_back, 1),
     Act(restart_with_cluster, 1),

@@ -76,6 +76,11 @@ class Reader:
         files = f"SELECT object_key FROM files WHERE object_key LIKE 'runs/{job_id}/%'"
         return [row[0] for row in self._rows(f"{adapter} UNION ALL {files}")]
 
+    def names_in_run_folders(self) -> list[str]:
+        """Object keys of files and models, an adapter's folder once for each of its names."""
+        files = "SELECT object_key FROM files WHERE object_key LIKE 'runs/%'"
+        return [row[0] for row in self._rows(f"SELECT adapter_key FROM models UNION ALL {files}")]
+
     def checkpoint_steps(self, job_id: str) -> list[int]:
         return [row[0] for row in self._rows(f"SELECT step FROM checkpoints WHERE job_id = '{job_id}' ORDER BY step")]
 

@@ -21,6 +21,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.written: set[str] = set()
+        """By trainers, whatever has been deleted since."""
         self.is_away = False
 
     def write(self, key: str, chunks: Iterable[bytes]) -> StoredObject:

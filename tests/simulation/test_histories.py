@@ -11,19 +11,12 @@ pytestmark = pytest.mark.slow
 HISTORIES = seeds(range(1000))
 A_TEST = 20
 POSTGRES_HISTORIES = seeds(range(6))
-FOUND = (6, 413)
-"""A job whose cluster was first seen without a node; a lease by a clock that was ahead, and a full queue behind it."""
 
 
 @pytest.mark.parametrize("first", HISTORIES[::A_TEST])
 def test_every_history_ends_rightly(memory_database: Database, first: int) -> None:
     for seed in HISTORIES[HISTORIES.index(first) :][:A_TEST]:
         tell_history(memory_database, seed)
-
-
-@pytest.mark.parametrize("seed", FOUND)
-def test_a_history_that_once_ended_wrongly_ends_rightly(memory_database: Database, seed: int) -> None:
-    tell_history(memory_database, seed)
 
 
 def test_histories_end_rightly_on_postgresql(postgres: PostgresDatabases) -> None:

@@ -4,7 +4,7 @@ Opening events are flushed before the checkpoint to go on from is looked for; a 
 manifest of a checkpoint that stands on it; `outcome.json` comes last. Each `yield` lets time pass.
 """
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -32,6 +32,7 @@ from schemas.run_record import (
     StoredFile,
 )
 from schemas.run_spec import RunSpec
+from tests.simulation.observer import require
 from tests.simulation.store import MemoryStore, key_of
 
 STORE_PATIENCE = 12
@@ -39,6 +40,8 @@ STORE_PATIENCE = 12
 CREATED_AT = 1_900_000_000.0
 CSV = StoredFile(path=METRICS_CSV, sha256="c" * 64, bytes=12)
 ARCHIVE = StoredFile(path=ADAPTER_ARCHIVE, sha256="d" * 64, bytes=34)
+OPTIMIZER = "optimizer.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 Life = Generator[None, None, None]
 
 
@@ -110,6 +113,8 @@ class Trainer:
         return is_stopping and not is_last
 
     def _checkpoint(self, step: int) -> Life:
+        yield from self._write(f"{checkpoint_prefix(step)}/{OPTIMIZER}", b"moments")
+        yield from self._write(f"{checkpoint_prefix(step)}/{ADAPTER}/{WEIGHTS}", b"weights")
         if self._training.is_kept(step):
             self._buffer.append(_checkpoint_event(step))
         yield from self._flush()
@@ -126,17 +131,16 @@ class Trainer:
         )
 
     def _newest_checkpoint(self, folders: list[str]) -> int:
-        """Of the first folder that has a whole one; 0 when none has."""
-        for folder in folders:
-            prefix = f"{folder}/{CHECKPOINTS}/step-"
-            found = [key for key in self._store.objects if key.startswith(prefix) and key.endswith(MANIFEST)]
-            if found:
-                return int(max(found).removeprefix(prefix).split("/")[0])
-        return 0
+        """Of the first folder that has a whole one; 0 when none has. Raises: InvariantBroken."""
+        newest = _newest_step(folders, self._store.objects)
+        written = _newest_step(folders, self._store.written)
+        require(newest == written, f"{self._folder} goes on from step {newest}, the checkpoint of {written} has gone")
+        return newest
 
     def _end(self, status: str) -> Life:
         yield from self._flush()
         if status == "succeeded":
+            yield from self._write(f"{ADAPTER}/{WEIGHTS}", b"weights")
             yield from self._write(METRICS_CSV, b"step,loss")
             yield from self._write(ADAPTER_ARCHIVE, b"adapter")
             self._tell("finished", "Finished; the adapter is ready")
@@ -158,6 +162,7 @@ class Trainer:
     def _write(self, name: str, content: bytes) -> Life:
         yield from self._outlast_outage()
         self._store.objects[f"{self._folder}/{name}"] = content
+        self._store.written.add(f"{self._folder}/{name}")
 
     def _read(self, key: str) -> Generator[None, None, bytes]:
         yield from self._outlast_outage()
@@ -169,6 +174,15 @@ class Trainer:
                 return
             yield
         raise TrainerDied("exit code 1")
+
+
+def _newest_step(folders: list[str], keys: Collection[str]) -> int:
+    for folder in folders:
+        prefix = f"{folder}/{CHECKPOINTS}/step-"
+        found = [key for key in keys if key.startswith(prefix) and key.endswith(MANIFEST)]
+        if found:
+            return int(max(found).removeprefix(prefix).split("/")[0])
+    return 0
 
 
 def _message(key: str, text: str) -> RunEvent:

@@ -19,7 +19,7 @@ from service.db.idempotency import ORGANIZATION, IdempotencyRepository
 from service.db.jobs import JobRepository
 from service.db.locks import Lock, take_lock
 from service.db.runs import RunRepository
-from service.db.tables import IdempotencyRow, Table
+from service.db.tables import IdempotencyRow, JobRow, Table
 from tests.postgres import PostgresDatabases
 from tests.unit.service.db.rows import NOW, add_job, add_project, add_run
 
@@ -145,3 +145,29 @@ def test_first_answers_of_projects_survive_the_way_back_and_up_again(url: str, e
         assert kept is not None
         assert (kept.response_body, kept.created_at) == ({"id": project_id}, NOW)
     database.close()
+
+
+def test_jobs_that_the_former_version_ended_may_have_left_something(url: str, engine: Engine) -> None:
+    database = Database(url)
+    migrate.upgrade(database.engine)
+    project_id = add_project(database)
+    ended, going_on = add_job(database, project_id), add_job(database, project_id)
+    end = "UPDATE jobs SET status = 'succeeded', finished_at = created_at WHERE id = '{}'"
+    downgrade(engine, "0012")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(end.format(ended))
+    migrate.upgrade(database.engine)
+    new = add_job(database, project_id)
+    assert list_with_leftovers(database) == [ended]
+    with engine.begin() as connection:  # by a process of the former version, which knows nothing of the column
+        connection.exec_driver_sql(end.format(going_on))
+    assert sorted(list_with_leftovers(database)) == [ended, going_on]
+    with database.read() as session:
+        assert session.get_one(JobRow, new).leftovers_since is None
+    database.close()
+
+
+def list_with_leftovers(database: Database) -> list[str]:
+    with database.read() as session:
+        jobs = JobRepository(session).list_with_leftovers(before=NOW, failed_before=NOW, limit=10)
+    return [job.id for job in jobs]

@@ -160,7 +160,7 @@ def test_a_mount_that_has_gone_takes_no_object_for_deleted_and_is_not_written_be
     root.mkdir()
 
     for opened in (store, FolderStore(root)):
-        for ask in (opened.read, opened.stream, opened.size_bytes):
+        for ask in (opened.read, opened.stream, opened.size_bytes, opened.list_keys, opened.delete):
             with pytest.raises(StoreError, match=r"the object store's folder is gone: mount .* again"):
                 ask("files/a")
     with pytest.raises(OSError, match="No such file"):
