@@ -87,7 +87,7 @@ def _check_assistant(message: Message, *, at: str) -> None:
 
 def _check_arguments(call: ToolCall, *, field: str) -> None:
     try:
-        arguments = jiter.from_json(call.function.arguments.encode(), allow_inf_nan=False)
+        arguments = jiter.from_json(call.function.arguments.encode(), allow_inf_nan=False, catch_duplicate_keys=True)
     except ValueError as error:
         raise RowError(field, f'is not JSON ({error}); give an object as text, such as "{{}}"') from error
     if not isinstance(arguments, dict):

@@ -49,6 +49,10 @@ REMEDIES = {
 }
 
 
+UNION_OF_LABELS = ("str", "int")
+"""What pydantic adds to the path of `str | int`, the type of labels."""
+
+
 class RowError(ValueError):
     """A row that cannot be read: `field` is the dotted path, `reason` says what is wrong and what to do."""
 
@@ -68,7 +72,9 @@ def row_error_from(error: ValidationError, *, row_fields: Iterable[str]) -> RowE
         _Finding(found["type"], found["loc"], found["input"], found["msg"]) for found in error.errors(include_url=False)
     ]
     worst = next((finding for finding in findings if _meant_field(finding, known)), findings[0])
-    return RowError(dotted_path(worst.location) or None, _reason(worst, known))
+    is_label = worst.name in UNION_OF_LABELS
+    reason = f"is {describe_type(worst.value)}; give text or a whole number" if is_label else _reason(worst, known)
+    return RowError(dotted_path(worst.location[:-1] if is_label else worst.location) or None, reason)
 
 
 def dotted_path(location: Sequence[int | str]) -> str:
@@ -122,6 +128,8 @@ def _reason(finding: _Finding, row_fields: Iterable[str]) -> str:
             return ROLE_REMEDIES[str(finding.value)]
         case "literal_error":
             return f"is {_shown_value(finding.value)}; {finding.message.replace('Input should be', 'give')}"
+        case "float_type" if describe_type(finding.value) == "a number":
+            return "is a huge number; give a smaller one"
         case kind if kind in REMEDIES:
             return f"is {describe_type(finding.value)}; {REMEDIES[kind]}"
         case _:

@@ -57,7 +57,7 @@ def _syntax_error(line: bytes, found: str) -> RowError:
     what, _, position = found.rpartition(" at line ")
     where = f"line {position}".removeprefix("line 1 ")
     if what.startswith("Detected duplicate key"):
-        return RowError(None, f"has {shown(what.removeprefix('Detected '))} twice, at {where}; keep one")
+        return RowError(None, f"has the {shown(what.removeprefix('Detected duplicate '))} twice, at {where}; keep one")
     if what in REASONS:
         return RowError(None, f"{REASONS[what]} (at {where})")
     literal = _non_finite_literal(line, where)

@@ -1,6 +1,6 @@
 """Validate a new job's files, each in a process of its own, and queue the job or fail it with the lines."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ from service.storage.object_store import ObjectNotFound
 class _Reports:
     training: FileReport
     validation: FileReport | None
+    are_same: bool
+    """The two files, byte by byte, under different ids."""
 
 
 class _Refused(Exception):
@@ -79,7 +81,8 @@ def _examine(context: DispatchContext, job: JobRow) -> tuple[ModelOfJob, _Report
         files = files_of(job, find_files(session, [job], now=context.clock()))
     training = _report(context, files.training, param="training_file")
     validation = _report(context, files.validation, param="validation_file") if files.validation else None
-    return model, _Reports(training, validation)
+    are_same = files.validation is not None and files.validation.sha256 == files.training.sha256
+    return model, _Reports(training, validation, are_same)
 
 
 def _report(context: DispatchContext, file: FileRow, *, param: str) -> FileReport:
@@ -115,7 +118,27 @@ def _events(context: DispatchContext, reports: _Reports) -> list[NewEvent]:
     held_out = f" and {reports.validation.pairs:,} validation pairs" if reports.validation else ""
     message = f"Files validated: {reports.training.pairs:,} training pairs{held_out}, moving job to queued state"
     events = [NewEvent("job:queued", now, "info", message)]
-    if reports.training.equal_pairs:
-        warning = f"{reports.training.equal_pairs:,} pairs have the same chosen and rejected answer and teach nothing"
-        events.append(NewEvent("file:equal_pairs", now, "warn", warning))
-    return events
+    return events + [NewEvent(f"file:{key}", now, "warn", text) for key, text in _warnings(reports)]
+
+
+def _warnings(reports: _Reports) -> Iterator[tuple[str, str]]:
+    training = reports.training
+    if training.equal_pairs:
+        yield (
+            "equal_pairs",
+            f"Pairs whose chosen and rejected answers are the same teach nothing: {training.equal_pairs:,}",
+        )
+    if training.repeated_pairs:
+        yield "repeated_pairs", f"Pairs that repeat an earlier one count again: {training.repeated_pairs:,}"
+    if training.contradictory_pairs:
+        yield (
+            "contradictory_pairs",
+            "Pairs that contradict an earlier one, chosen and rejected exchanged, pull the model both ways: "
+            f"{training.contradictory_pairs:,}. Keep the right ones, or tell of noisy labels (label_smoothing)",
+        )
+    if reports.are_same:
+        yield (
+            "same_files",
+            "The validation file has the training file's content: its numbers (valid_*), and guards by them, say "
+            "nothing of pairs that are not trained on",
+        )

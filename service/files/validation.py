@@ -13,6 +13,8 @@ from service.files.lines import MAX_LINE_BYTES, Line, OverlongLine, split_lines
 
 LISTED_ERRORS = 100
 SHOWN_ERRORS = 3
+REMEMBERED_PAIRS = 2_000_000
+"""With which later ones are compared: 160 MB."""
 WHITESPACE = b" \t\r\v\f"
 
 
@@ -39,6 +41,10 @@ class FileReport:
     pairs: int
     equal_pairs: int
     """Pairs whose chosen and rejected are the same: they teach nothing, and a few of them do no harm."""
+    repeated_pairs: int
+    """Pairs that are an earlier one again."""
+    contradictory_pairs: int
+    """Pairs that are an earlier one with chosen and rejected exchanged."""
     errors: tuple[LineError, ...]
     """The first ones, at most `LISTED_ERRORS`."""
     error_count: int
@@ -76,6 +82,7 @@ class _FileCheck:
         self._format: RowFormat | None = None
         self._pairs = 0
         self._equal_pairs = 0
+        self._earlier = _EarlierPairs()
         self._errors: list[LineError] = []
         self._error_count = 0
 
@@ -102,11 +109,22 @@ class _FileCheck:
                 "has the same chosen and rejected answer in every row, which teaches nothing; give answers that differ"
             )
             self._note(LineError(None, None, reason))
-        return FileReport(self._format, self._pairs, self._equal_pairs, tuple(self._errors), self._error_count)
+        return FileReport(
+            self._format,
+            self._pairs,
+            self._equal_pairs,
+            self._earlier.repeated,
+            self._earlier.contradicted,
+            tuple(self._errors),
+            self._error_count,
+        )
 
     def _count(self, pair: PreferencePair) -> None:
         self._pairs += 1
-        self._equal_pairs += pair.chosen == pair.rejected
+        if pair.chosen == pair.rejected:
+            self._equal_pairs += 1
+        else:
+            self._earlier.compare(pair)
 
     def _note(self, error: LineError) -> None:
         self._error_count += 1
@@ -114,8 +132,25 @@ class _FileCheck:
             self._errors.append(error)
 
 
+class _EarlierPairs:
+    """Which pairs there have been, by 64 bits of each, and how many came again, the same way or the other way round."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self.repeated = 0
+        self.contradicted = 0
+
+    def compare(self, pair: PreferencePair) -> None:
+        context = (pair.prompt, repr(pair.tools) if pair.tools else None)
+        preference = hash((context, pair.chosen, pair.rejected))
+        self.repeated += preference in self._seen
+        self.contradicted += hash((context, pair.rejected, pair.chosen)) in self._seen
+        if len(self._seen) < REMEMBERED_PAIRS:
+            self._seen.add(preference)
+
+
 def _refused(reason: str) -> FileReport:
-    return FileReport(None, 0, 0, (LineError(None, None, reason),), 1)
+    return FileReport(None, 0, 0, 0, 0, (LineError(None, None, reason),), 1)
 
 
 def _peek(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:

@@ -55,7 +55,7 @@ def test_real_files_are_valid(name: str, row_format: str, pairs: int) -> None:
     ],
 )
 def test_harmless_differences_are_accepted(content: bytes) -> None:
-    assert validate_preferences([content]) == FileReport("trl_explicit", 2, 0, (), 0)
+    assert validate_preferences([content]) == FileReport("trl_explicit", 2, 0, 1, 0, (), 0)
 
 
 BAD_FILES = {
@@ -86,7 +86,21 @@ def test_a_file_that_is_no_preference_file_says_what_it_looks_like(content: byte
 
 
 def test_equal_pairs_are_counted_and_forgiven() -> None:
-    assert validate_preferences([row("y", "y") + row()]) == FileReport("trl_explicit", 2, 1, (), 0)
+    assert validate_preferences([row("y", "y") + row()]) == FileReport("trl_explicit", 2, 1, 0, 0, (), 0)
+
+
+def test_pairs_that_come_again_and_pairs_that_contradict_are_counted() -> None:
+    report = validate_preferences(
+        [row("a", "b") + row("c", "d") + row("a", "b") + row("b", "a") * 2 + row("y", "y") * 2]
+    )
+    assert (report.pairs, report.repeated_pairs, report.contradictory_pairs) == (7, 2, 2)
+    assert report.is_valid
+
+
+def test_answers_to_other_prompts_or_with_other_tools_contradict_nothing() -> None:
+    other_prompt = row("b", "a").replace(b'"prompt": "', b'"prompt": "Another: ')
+    report = validate_preferences([row("a", "b") + other_prompt])
+    assert (report.pairs, report.repeated_pairs, report.contradictory_pairs) == (2, 0, 0)
 
 
 def test_an_error_tells_the_line_as_an_editor_counts_it() -> None:
