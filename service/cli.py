@@ -21,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
@@ -30,6 +31,13 @@ SECRET_SETTINGS = frozenset(
     if "SecretStr" in str(field.annotation) or name.endswith("url")
 )
 """Whose values no message shows: a URL may have a password in it."""
+REMEDIES = {
+    "s3_endpoint_url": "give https://host:port, without a path",
+    "currency": "give three lowercase letters, as in usd",
+    "webhook_key": "give 32 characters or more",
+    "bootstrap_admin_key": "give 32 characters or more",
+}
+"""Where pydantic would tell a pattern, or count items."""
 
 
 def _print_version(asked: bool) -> None:
@@ -140,7 +148,8 @@ def _load_settings(given: dict[str, Path | str | int]) -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0])
         value = "not usable" if name in SECRET_SETTINGS else repr(first["input"])
-        typer.echo(f"dpo-service: DPO_{name.upper()} is {value}: {first['msg']}", err=True)
+        remedy = REMEDIES.get(name, first["msg"])
+        typer.echo(f"dpo-service: DPO_{name.upper()} is {value}: {remedy}", err=True)
         sys.exit(2)
 
 

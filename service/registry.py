@@ -16,13 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from schemas.base import Record
 from schemas.fine_tuning import Precision
 
 MAX_ID_CHARACTERS = 80
 """So that the name of a model tuned from it, which holds it, is one that a request may name."""
+SHOWN_ERRORS = 5
 DEFAULT_MODEL_ID = "smollm2-135m-instruct"
 
 
@@ -45,6 +46,10 @@ ModelId = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS), Afte
 Registry = Mapping[str, BaseModelEntry]
 
 
+class _ModelsFile(Record):
+    models: Annotated[dict[ModelId, BaseModelEntry], Field(min_length=1)]
+
+
 class RegistryError(ValueError):
     """The models file cannot be used."""
 
@@ -53,13 +58,14 @@ def load_registry(models_file: Path) -> Registry:
     """Raises: RegistryError, naming the file, the field and the value."""
     try:
         document = tomllib.loads(models_file.read_text(encoding="utf-8"))
-        return TypeAdapter(dict[ModelId, BaseModelEntry]).validate_python(document.get("models", {}))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return _ModelsFile.model_validate(document).models
+    except OSError as error:
+        raise RegistryError(f"models file {models_file} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RegistryError(f"models file {models_file}: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise RegistryError(f"models file {models_file}: models.{path}: {first['msg']}") from error
+        found = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise RegistryError(f"models file {models_file}: {'; '.join(found[:SHOWN_ERRORS])}") from error
 
 
 def default_model_folder(data_dir: Path) -> Path:

@@ -1,16 +1,18 @@
 """Every setting, read once from `DPO_…` variables at an entry point and passed down in parts.
 
-The defaults run everything in one process on one machine; each grows into its production counterpart.
+The defaults run everything in one process on one machine; each grows into its production counterpart. An empty
+variable is one that is not set, as in a container's file that passes on what is not there.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="DPO_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="DPO_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     data_dir: Path = Path("data")
     """Database, objects, models and the local cluster's files, when those are the embedded ones."""
@@ -26,7 +28,7 @@ class Settings(BaseSettings):
     """A folder or `s3://bucket/prefix`. Absent: a folder in the data folder."""
     s3_endpoint_url: str | None = Field(default=None, pattern="^https?://[^/@]+/?$")
     """`https://host:port` of an S3 server that is not Amazon's. Trainers read the same variable."""
-    backend: str = Field(default="ray", pattern="^(ray|process)$")
+    backend: Literal["ray", "process"] = "ray"
     """`ray`: Ray Jobs. `process`: plain local processes, for tests and laptops without Ray."""
     ray_address: str | None = None
     """`http://head:8265` of a running cluster. Absent: a local Ray, started and stopped with the service."""

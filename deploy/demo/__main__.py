@@ -57,7 +57,7 @@ def _running_service(console: Console) -> Iterator[tuple[str, str]]:
     with (FOLDER / "service.log").open("w") as log:
         service = subprocess.Popen(
             [sys.executable, "-m", "service.cli", "serve"],
-            env=os.environ | settings,
+            env=_environment() | settings,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches us alone; we stop it in order
@@ -70,6 +70,11 @@ def _running_service(console: Console) -> Iterator[tuple[str, str]]:
         yield f"{url}/v1", key
     finally:
         _stop(service)
+
+
+def _environment() -> dict[str, str]:
+    """Without settings of another service: the demo is the embedded default."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("DPO_")}
 
 
 def _tune(console: Console, url: str, key: str) -> Path:

@@ -75,7 +75,7 @@ def download_adapter(client: OpenAI, job: FineTuningJob, *, into: Path) -> Path:
 
 def _show_events(client: OpenAI, job: FineTuningJob, progress: Progress, bar: TaskID, *, told: set[str]) -> None:
     """Print messages once each and put the newest step's numbers beside the bar."""
-    newest_first = client.fine_tuning.jobs.list_events(job.id, limit=50).data
+    newest_first = client.fine_tuning.jobs.list_events(job.id, limit=100).data
     for event in reversed(newest_first):
         if event.id in told:
             continue

@@ -11,7 +11,7 @@ from service.serve.listening import listen, url_of
 from service.serve.metrics_endpoint import metrics_endpoint
 from service.serve.observation import observing
 from service.serve.prices import prices_of
-from service.serve.shared_settings import load_shared_registry, shared_signer
+from service.serve.shared_settings import load_shared
 from service.serve.stores import open_current_database, open_service_store
 from service.serve.terminal import interrupt_on_sigterm, tell
 from service.settings import Settings
@@ -29,20 +29,20 @@ def run_api(settings: Settings) -> None:
 
 def _run(settings: Settings) -> None:
     refuse_exposed(settings)
-    registry, signer = load_shared_registry(settings), shared_signer(settings)
+    shared = load_shared(settings)
     with ExitStack() as stack:
         listener = stack.enter_context(listen(settings.host, settings.port))
         seen = stack.enter_context(observing())
-        database = stack.enter_context(open_current_database(settings.resolved_database_url, tell=seen.observer()))
-        stored = open_service_store(settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url)
+        database = stack.enter_context(open_current_database(shared.database_url, tell=seen.observer()))
+        stored = open_service_store(shared.storage_url, s3_endpoint_url=settings.s3_endpoint_url)
         stack.enter_context(metrics_endpoint(settings, seen.metrics, database))
         ensure_given_keys(database, settings, clock=utc_now)
         poster = WebhookPoster(allows_loopback=settings.webhook_allow_loopback)
         app = create_app(
             database=database,
             store=seen.store(stored),
-            registry=registry,
-            signer=signer,
+            registry=shared.registry,
+            signer=shared.signer,
             poster=poster,
             prices=prices_of(settings),
             metrics=seen.metrics,

@@ -8,7 +8,7 @@ from service.serve.backends import open_shared_backend
 from service.serve.dispatching import build_dispatcher, chores, running
 from service.serve.metrics_endpoint import metrics_endpoint
 from service.serve.observation import observing
-from service.serve.shared_settings import load_shared_registry, shared_signer
+from service.serve.shared_settings import load_shared
 from service.serve.stores import open_current_database, open_service_store
 from service.serve.terminal import ignore_signals, interrupt_on_sigterm, tell
 from service.settings import Settings
@@ -25,25 +25,25 @@ def run_dispatcher(settings: Settings) -> None:
 
 
 def _run(settings: Settings) -> None:
-    registry, signer = load_shared_registry(settings), shared_signer(settings)
+    shared = load_shared(settings)
     backend = open_shared_backend(settings)
     with ExitStack() as stack:
         seen = stack.enter_context(observing())
-        database = stack.enter_context(open_current_database(settings.resolved_database_url, tell=seen.observer()))
-        store = seen.store(open_service_store(settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url))
+        database = stack.enter_context(open_current_database(shared.database_url, tell=seen.observer()))
+        store = seen.store(open_service_store(shared.storage_url, s3_endpoint_url=settings.s3_endpoint_url))
         stack.enter_context(metrics_endpoint(settings, seen.metrics, database))
         dispatcher_id = new_dispatcher_id()
         dispatcher = build_dispatcher(
             settings,
             database=database,
             store=store,
-            registry=registry,
+            registry=shared.registry,
             backend=backend.backend,
             dispatcher_id=dispatcher_id,
             observation=seen,
         )
         poster = WebhookPoster(allows_loopback=settings.webhook_allow_loopback)
-        stack.enter_context(chores(database, store, signer, poster))
+        stack.enter_context(chores(database, store, shared.signer, poster))
         stack.callback(dispatcher.give_back)
         stack.enter_context(running(dispatcher))
         stack.callback(ignore_signals)

@@ -60,7 +60,7 @@ def _serve(settings: Settings) -> None:
         backend = stack.enter_context(open_backend(settings, data_dir, on_failure=failure.note))
         stack.callback(ignore_signals)
         if settings.models_file is None and not is_default_model_ready(data_dir):
-            tell("Preparing the default model, once …")
+            tell("Preparing the default model, once; it takes a minute …")
             prepare_default_model(data_dir)
         dispatcher = build_dispatcher(
             settings,

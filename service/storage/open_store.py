@@ -1,5 +1,6 @@
 """From a storage URL to its object store: the one place that knows which kinds there are."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -7,10 +8,15 @@ from urllib.parse import unquote, urlsplit
 from service.storage.folder import FolderStore
 from service.storage.object_store import ObjectStore, UnknownStorageUrl
 
+MISTYPED = re.compile(r"(s3|file):(?!//)", re.IGNORECASE)
+"""Else a folder of that name would be made, and used."""
+
 
 def open_store(storage_url: str, *, s3_endpoint_url: str | None = None) -> ObjectStore:
     """Open a folder (a path or `file://…`) or a bucket (`s3://bucket/prefix`). Raises: UnknownStorageUrl; OSError."""
     scheme = storage_url.partition("://")[0].lower() if "://" in storage_url else "file"
+    if MISTYPED.match(storage_url):
+        raise UnknownStorageUrl(f"storage URL {storage_url!r} lacks a slash; give s3://bucket/prefix, or a plain path")
     opener = OPENERS.get(scheme)
     if opener is None:
         known = ", ".join(f"{name}://" for name in OPENERS)

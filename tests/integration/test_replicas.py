@@ -59,22 +59,22 @@ def test_a_database_that_is_away_is_told_in_one_line(tmp_path: Path, models_file
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("command", "missing"),
-    [
-        ("api", "DPO_MODELS_FILE"),
-        ("api", "DPO_WEBHOOK_KEY"),
-        ("dispatcher", "DPO_MODELS_FILE"),
-        ("dispatcher", "DPO_WEBHOOK_KEY"),
-        ("dispatcher", "DPO_BACKEND"),
-    ],
-)
-def test_what_replicas_must_share_is_asked_for(tmp_path: Path, models_file: Path, command: str, missing: str) -> None:
+@pytest.mark.parametrize("command", ["api", "dispatcher"])
+def test_what_replicas_must_share_is_asked_for_at_once(tmp_path: Path, models_file: Path, command: str) -> None:
+    missing = ("DPO_DATABASE_URL", "DPO_STORAGE_URL", "DPO_MODELS_FILE", "DPO_WEBHOOK_KEY")
     environment = environment_of(tmp_path, "sqlite://", models_file)
-    del environment[missing]
-    done = run_command(environment, command)
+    done = run_command(environment | dict.fromkeys(missing[1:], ""), command)
     assert done.returncode == 1
-    assert f"{'DPO_RAY_ADDRESS' if missing == 'DPO_BACKEND' else missing} is not set" in done.stderr
+    assert done.stderr.startswith("dpo-service: Not set: DPO_STORAGE_URL (one object store")
+    assert [name in done.stderr for name in missing] == [False, True, True, True]
+
+
+def test_dispatchers_must_share_a_cluster(tmp_path: Path, models_file: Path) -> None:
+    environment = environment_of(tmp_path, "sqlite://", models_file)
+    del environment["DPO_BACKEND"]
+    done = run_command(environment, "dispatcher")
+    assert done.returncode == 1
+    assert "DPO_RAY_ADDRESS is not set" in done.stderr
 
 
 def owner_of(url: str, job_id: str) -> str | None:

@@ -20,7 +20,7 @@ from service.serve.api_run import run_api
 from service.serve.backends import open_backend
 from service.serve.banner import render_banner
 from service.serve.base_models import load_registry
-from service.serve.bootstrap import ensure_first_admin_key, ensure_first_key
+from service.serve.bootstrap import ensure_first_admin_key, ensure_first_key, ensure_first_keys
 from service.serve.data_folder import hold_data_folder
 from service.serve.exposure import refuse_exposed
 from service.serve.listening import listen, url_of
@@ -135,6 +135,35 @@ def test_a_broken_models_file_is_told_with_file_and_field(tmp_path: Path) -> Non
     with pytest.raises(StartError, match=r"models\.llama:8b.*has a colon.*write - or _ instead"):
         load_registry(tmp_path, path)
     assert list(load_registry(tmp_path, None)) == [DEFAULT_MODEL_ID]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", r"models\.toml: models: Field required"),
+        ("[models]", r"models: Dictionary should have at least 1 item"),
+        ('[model.a]\nuri = "/m"', r"models: Field required; model: Extra inputs are not permitted"),
+        ('[models.a]\nurl = "/m"', r"models\.a\.uri: Field required; .*models\.a\.url: Extra inputs are not permitted"),
+        ("[models.a", r"models\.toml: .*\(at "),
+    ],
+    ids=["empty", "no model", "a misspelled table", "a misspelled field", "not TOML"],
+)
+def test_a_models_file_that_says_something_else_is_refused(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(content)
+    with pytest.raises(StartError, match=said):
+        load_registry(tmp_path, path)
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"DPO_{name.upper()}", "")
+    settings = Settings()
+    assert settings == Settings.model_validate({})
+    key = ensure_first_keys(database, settings, clock=utc_now)
+    assert key is not None
+    assert opens(database, key)
+    assert ensure_first_keys(database, settings, clock=utc_now) is None
 
 
 @pytest.mark.parametrize(

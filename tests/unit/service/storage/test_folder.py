@@ -215,3 +215,11 @@ def test_a_folder_is_opened_by_path_and_by_url(tmp_path: Path, form: str) -> Non
 def test_a_storage_url_of_another_kind_says_what_is_spoken(url: str) -> None:
     with pytest.raises(UnknownStorageUrl, match=r"file://|s3://"):
         open_store(url)
+
+
+@pytest.mark.parametrize("url", ["s3:/bucket/prefix", "S3:bucket", "file:/srv/objects"])
+def test_a_url_that_lacks_a_slash_names_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownStorageUrl, match="lacks a slash; give s3://bucket/prefix"):
+        open_store(url)
+    assert list(tmp_path.iterdir()) == []
