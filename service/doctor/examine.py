@@ -8,9 +8,11 @@ from service.doctor.database import examine_database
 from service.doctor.finding import Finding
 from service.doctor.models import examine_models
 from service.doctor.store import examine_store
+from service.doctor.variables import examine_variables
 from service.settings import Settings
 
 PARTS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    examine_variables,
     examine_data_folder,
     examine_database,
     examine_store,

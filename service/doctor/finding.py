@@ -9,7 +9,7 @@ State = Literal["ok", "note", "failed"]
 @dataclass(frozen=True, slots=True)
 class Finding:
     part: str
-    """database, store, cluster, models or data folder"""
+    """settings, data folder, database, store, cluster or models"""
     state: State
     told: str
     remedy: str = ""

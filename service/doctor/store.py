@@ -118,11 +118,11 @@ def _tell_conditional_writes(store: "S3Store", url: str) -> Finding:
 def _describe_conditional_writes(store: "S3Store") -> str:
     """Raises: OSError."""
     if _winners(store, at_once=1) > 1:
-        return "are not refused: a second one overwrites the first"
+        return "are ignored: a second one overwrites the first"
     most_winners = max(_winners(store, at_once=RACERS) for _ in range(RACES))
     if most_winners > 1:
-        return f"are refused, but not atomic: of {RACERS} at once {most_winners} won"
-    return f"are refused, and of {RACERS} at once one won"
+        return f"are kept one after the other, but not at once: of {RACERS} writers of one key {most_winners} succeeded"
+    return f"are kept: of {RACERS} writers of one key at once one succeeded"
 
 
 def _winners(store: "S3Store", *, at_once: int) -> int:
