@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from jinja2 import TemplateError
@@ -180,14 +180,21 @@ def _tokenize(
     tokenizer: PreTrainedTokenizerBase,
     known_ids: dict[int, int],
 ) -> Iterator[PairTokens]:
-    """Rows of one file, which all have messages or none has: a chat template writes the special tokens itself."""
-    adds_special_tokens = not rows[0].pair.is_conversational
-    ids = iter(tokenizer(list(chain.from_iterable(texts)), add_special_tokens=adds_special_tokens)["input_ids"])
-    for row in rows:
-        sides = split_at_boundary(next(ids), next(ids), next(ids))
+    """One call for all texts and one for all conversations: a chat template writes the special tokens itself."""
+    kinds = [row.pair.is_conversational for row in rows]
+    ids = {
+        kind: iter(tokenizer(_of_kind(kind, kinds, texts), add_special_tokens=not kind)["input_ids"])
+        for kind in set(kinds)
+    }
+    for row, kind in zip(rows, kinds, strict=True):
+        sides = split_at_boundary(*islice(ids[kind], 3))
         prompt, chosen, rejected = (_share(side, known_ids) for side in sides)
         pair = row.pair
         yield PairTokens(prompt, chosen, rejected, line=row.line, row_id=pair.row_id, weight=pair.weight)
+
+
+def _of_kind(kind: bool, kinds: Sequence[bool], texts: Sequence[list[str]]) -> list[str]:
+    return [text for other, three in zip(kinds, texts, strict=True) if other == kind for text in three]
 
 
 def _share(tokens: tuple[int, ...], ids: dict[int, int]) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
 from schemas.preference_rows import FunctionCall, Message, PreferencePair, ToolCall
@@ -90,6 +91,26 @@ def test_rows_are_read_as_they_are_tokenised(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(InvalidTrainingFile):
         tokenize_rows(waiting, tokenizer, max_length=100, error=InvalidTrainingFile)
     assert len(list(waiting)) == 2
+
+
+def with_bos() -> PreTrainedTokenizerBase:
+    """As Llama's and Gemma's: the tokenizer puts a BOS before a text, and the template before a conversation."""
+    tokenizer = tiny_tokenizer()
+    bos, bos_id = str(tokenizer.bos_token), int(tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, bos_id)])
+    tokenizer.chat_template = "{{ bos_token }}{% for message in messages %}{{ message.content }}{% endfor %}"
+    return tokenizer
+
+
+@pytest.mark.parametrize("makes", [[text_pair, chat_pair, text_pair], [chat_pair, text_pair, chat_pair]])
+def test_texts_and_conversations_of_one_file_begin_with_one_bos_each(
+    makes: list[Callable[[str, str, str], PreferencePair]],
+) -> None:
+    pairs = [make(f"old {n}", " bread", " lamp") for n, make in enumerate(makes)]
+    tokenizer = with_bos()
+    kept = tokenize(*pairs, tokenizer=tokenizer).pairs
+    assert [tokenizer.decode(pair.prompt) for pair in kept] == [f"<|im_start|>old {n}" for n in range(3)]
+    assert [pair.line for pair in kept] == [1, 2, 3]
 
 
 def test_an_id_is_one_object_however_often_it_stands_in_a_file() -> None:
