@@ -10,6 +10,8 @@ from itertools import takewhile
 
 from schemas.preference_rows import Message
 
+Side = str | tuple[Message, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
@@ -46,6 +48,11 @@ def left_out(answer: Sequence[Message], *, prompt: str, whole: str, eos: str) ->
     parts = [part for message in answer for part in _parts(message)]
     missing = [part for part in parts if not _is_written(part, written)]
     return LeftOut(" ".join(missing), is_all=len(missing) == len(parts)) if missing else None
+
+
+def messages_of(side: Side) -> list[Message]:
+    """Return no messages, where the side is a text."""
+    return [message for message in side if not isinstance(message, str)]
 
 
 def _shared_length(prompt: str, whole: str) -> int:

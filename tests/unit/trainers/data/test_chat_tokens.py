@@ -2,20 +2,21 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from operator import length_hint
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from schemas.preference_rows import FunctionCall, Message, PreferencePair, ToolCall
 from tests.tiny_model import CHATML, tiny_tokenizer
 from trainers.data import chat_tokens
 from trainers.data.chat_tokens import TokenizedPairs, split_at_boundary, tokenize_rows
 from trainers.data.preference_dataset import PreferenceRow
-from trainers.errors import InvalidTrainingFile, UnusableModel
+from trainers.errors import InvalidTrainingFile, InvalidValidationFile, UnusableModel
 
 TOKENIZER = tiny_tokenizer()
 IDS = st.lists(st.integers(0, 3), max_size=8)
@@ -86,11 +87,17 @@ def test_rows_are_the_same_however_many_are_tokenised_at_once(
 
 def test_rows_are_read_as_they_are_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_tokens, "ROWS_AT_ONCE", 2)
-    waiting = iter([PreferenceRow(1, text_pair("a", "b", "c")), PreferenceRow(2, chat_pair("a", "b", "c"))] * 2)
-    tokenizer = templated("{{ raise_exception('no') }}")
-    with pytest.raises(InvalidTrainingFile):
-        tokenize_rows(waiting, tokenizer, max_length=100, error=InvalidTrainingFile)
-    assert len(list(waiting)) == 2
+    waiting = iter([PreferenceRow(line, text_pair("a", "b", "c")) for line in range(1, 5)])
+    left: list[int] = []
+
+    class Watched(PreTrainedTokenizerFast):
+        def __call__(self, *texts: Any, **settings: Any) -> Any:
+            left.append(length_hint(waiting))
+            return super().__call__(*texts, **settings)
+
+    watched = Watched(tokenizer_object=TOKENIZER.backend_tokenizer, eos_token="<|im_end|>")
+    tokenize_rows(waiting, watched, max_length=100, error=InvalidTrainingFile)
+    assert left == [2, 0]
 
 
 def with_bos() -> PreTrainedTokenizerBase:
@@ -154,12 +161,25 @@ def test_a_pair_that_a_cut_made_equal_is_reported() -> None:
     assert kept.cut_completions == 2
 
 
-def test_a_conversation_that_the_template_refuses_names_its_line() -> None:
-    strict = tiny_tokenizer()
-    strict.chat_template = "{{ raise_exception('roles must alternate') }}"
+REFUSING = "{% if messages[0].role == 'user' %}{{ raise_exception('roles must alternate') }}{% endif %}"
+
+
+def test_a_conversation_that_the_template_refuses_names_its_file_and_line() -> None:
     row = PreferenceRow(17, chat_pair("a", "b", "c"))
-    with pytest.raises(InvalidTrainingFile, match=r"line 17: .* roles must alternate"):
-        tokenize_rows([row], strict, max_length=100, error=InvalidTrainingFile)
+    told = (
+        r"^validation_file, line 17: .* roles must alternate\. Give the messages as it wants them, or .* renders them$"
+    )
+    with pytest.raises(InvalidValidationFile, match=told):
+        tokenize_rows([row], templated(REFUSING), max_length=100, error=InvalidValidationFile)
+
+
+def test_all_rows_that_the_template_refuses_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_tokens, "ROWS_AT_ONCE", 4)
+    pairs = [chat_pair("a", "b", "c") if line % 2 else text_pair("a", "b", "c") for line in range(1, 25)]
+    with pytest.raises(InvalidTrainingFile) as error:
+        tokenize(*pairs, tokenizer=templated(REFUSING))
+    assert error.value.message.startswith("training_file, line 1: the model's chat template cannot render")
+    assert error.value.message.endswith(". There are 12 such rows: lines 1, 3, 5, 7, 9, 11, 13, 15, 17, 19 and 2 more")
 
 
 @pytest.mark.parametrize("call", ["strftime_now('%d %b %Y')", 'strftime_now( "%d %b %Y" )'])
@@ -257,6 +277,21 @@ def answered(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> Pref
 def test_an_answer_that_the_template_leaves_out_is_an_error(pair: PreferencePair, told: str) -> None:
     with pytest.raises(InvalidTrainingFile, match=f"line 1: .* leaves out all of {told}.*renders tool calls"):
         tokenize(pair, tokenizer=templated(TRIMMED))
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_an_answer_of_a_call_alone_is_told_where_the_template_joins_content_to_its_text(content: str | None) -> None:
+    pair = answered(calling("weather", content), answering("I cannot."))
+    with pytest.raises(InvalidTrainingFile, match=r'line 1: .* leaves out all of the preferred answer: "weather"'):
+        tokenize(pair, tokenizer=templated(CHATML))
+
+
+def test_a_call_without_content_is_written_by_a_template_that_joins_content_to_the_call() -> None:
+    """As DeepSeek-V3's."""
+    joined = f"{CALLS}{{{{ message['content'] + call.function.name }}}}{{% endfor %}}{{% endfor %}}"
+    tokenizer = templated(joined + "{{ 'assistant:' if add_generation_prompt }}")
+    (tokens,) = tokenize(answered(calling("weather"), calling("river")), tokenizer=tokenizer).pairs
+    assert tokenizer.decode(tokens.prompt + tokens.chosen) == "user:assistant:weather"
 
 
 def test_an_answer_of_thoughts_alone_that_the_template_leaves_out_is_an_error() -> None:
