@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from schemas.row_errors import shown
 from trainers.data.left_out import common_length, left_out, lost_end, messages_of
-from trainers.data.pair_texts import pair_texts
+from trainers.data.pair_texts import pair_texts, prompt_left_out
 from trainers.data.preference_dataset import PreferenceRow
 from trainers.data.refused_rows import RefusedRows, RowRefused
 from trainers.errors import TrainerError
@@ -85,6 +85,10 @@ class TokenizedPairs:
     """The template leaves out a part of an answer."""
     lost_parts: str = ""
     """That part's words, of the first of these."""
+    prompt_lost_tools: list[int] = field(default_factory=list)
+    """The template leaves out tools of the prompt, calls of them, or their answers."""
+    lost_tools: str = ""
+    """Their names and words, of the first of these."""
 
 
 def tokenize_rows(
@@ -124,6 +128,9 @@ def _checked_texts(
     except RowRefused as reason:
         refused.add(row.line, reason)
         return []
+    if found := prompt_left_out(row.pair, tokenizer, today):
+        tokenized.lost_tools = tokenized.lost_tools or found
+        tokenized.prompt_lost_tools.append(row.line)
     return texts
 
 

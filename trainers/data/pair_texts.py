@@ -15,7 +15,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from schemas.preference_rows import PreferencePair
-from trainers.data.left_out import Side, messages_of
+from trainers.data.left_out import Side, mark_tool_use, messages_of
 from trainers.data.refused_rows import RowRefused
 from trainers.errors import UnusableModel
 
@@ -32,6 +32,21 @@ def pair_texts(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase, today: 
     if not tokenizer.chat_template:
         raise UnusableModel("the model's tokenizer has no chat template; train it on rows of plain text")
     return _render(pair, (pair.chosen, pair.rejected), tokenizer, today)
+
+
+def prompt_left_out(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase, today: datetime | None) -> str:
+    """Return what the template leaves out of a prompt's tools, tool calls and tool answers.
+
+    Renders the prompt once more, where it has any, with marks in them.
+    """
+    marked, marks = mark_tool_use(pair)
+    if not marks:
+        return ""
+    try:
+        [text] = _render(marked, (), tokenizer, today)
+    except RowRefused:  # for the marks, since it rendered the row without them: so it does read what they are in
+        return ""
+    return " ".join(dict.fromkeys(said for mark, said in marks.items() if mark not in text))
 
 
 def _joined(pair: PreferencePair, end: str) -> list[str]:

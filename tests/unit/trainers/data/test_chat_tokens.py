@@ -1,6 +1,7 @@
 """Tokenisation: the boundary, the end, and what is lost on the way."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from operator import length_hint
 from typing import Any
@@ -333,3 +334,52 @@ def test_a_tools_answer_that_the_template_writes_as_json_is_not_reported() -> No
     pair = answered((*calling("weather"), found, *answering("Hot.")), answering("Cold."))
     tokenizer = templated(WITH_CALLS.replace("message.content | trim", "(message.content or '') | tojson"))
     assert tokenize(pair, tokenizer=tokenizer).answer_lost_parts == []
+
+
+WITH_TOOLS = "{% for tool in tools or [] %}{{ tool.function | tojson }}\n{% endfor %}"
+WITHOUT_TOOL_ANSWERS = "{% set messages = messages | rejectattr('role', 'equalto', 'tool') | list %}"
+
+
+def with_tool_use(*, tools: bool = True, calls: bool = True) -> PreferencePair:
+    pair = answered(answering("Hot."), answering("Cold."))
+    found = Message(role="tool", tool_call_id="call_1", content="river")
+    used = (*calling("weather"), found) if calls else ()
+    return replace(pair, prompt=(*pair.prompt, *used), tools=pair.tools if tools else None)
+
+
+@pytest.mark.parametrize(
+    ("pair", "template", "lost"),
+    [
+        pytest.param(with_tool_use(calls=False), CHATML, "weather", id="a tool, whose name the user says"),
+        pytest.param(with_tool_use(), WITH_TOOLS + CHATML, "weather", id="a call of a tool that is written"),
+        pytest.param(with_tool_use(tools=False), WITHOUT_TOOL_ANSWERS + WITH_CALLS, "river", id="a tool's answer"),
+        pytest.param(with_tool_use(), WITHOUT_TOOL_ANSWERS + CHATML, "weather river", id="all"),
+    ],
+)
+def test_tools_and_their_use_that_the_template_leaves_out_of_a_prompt_are_reported(
+    pair: PreferencePair, template: str, lost: str
+) -> None:
+    kept = tokenize(with_tool_use(tools=False, calls=False), pair, pair, tokenizer=templated(template))
+    assert (kept.prompt_lost_tools, kept.lost_tools) == ([2, 3], lost)
+
+
+@pytest.mark.parametrize("refused", ["~tool-0~", "~tool-1~"], ids=["a tool's name", "a call's name"])
+def test_tools_and_their_use_that_the_template_writes_are_not_reported(refused: str) -> None:
+    """Nor where it knows names, and refuses those with marks."""
+    knowing = f"{{% if '{refused}' in (tools | tojson) or '{refused}' in (messages | tojson) %}}"
+    knowing += "{{ raise_exception('unknown') }}{% endif %}"
+    for template in (WITH_TOOLS + WITH_CALLS, knowing + CHATML):
+        assert tokenize(with_tool_use(), tokenizer=templated(template)).prompt_lost_tools == []
+
+
+def test_a_prompt_without_tools_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[object] = []
+    apply_template = PreTrainedTokenizerFast.apply_chat_template
+
+    def watched(tokenizer: Any, messages: Any, **settings: Any) -> Any:
+        rendered.append(messages)
+        return apply_template(tokenizer, messages, **settings)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "apply_chat_template", watched)
+    tokenize(chat_pair("a", "b", "c"))
+    assert len(rendered) == 3
