@@ -1,36 +1,27 @@
 """Preference pairs as token ids: exactly TRL 1.16's tokenisation, but nothing is dropped or cut in silence.
 
-Rows are OpenAI's wire format, in which a tool call's arguments are JSON text. TRL hands its rows' arguments to the
-template as they are, and there they are objects: what templates expect, and what servers make of the wire's text.
-
 The prompt, prompt + chosen and prompt + rejected are tokenised whole, since tokens may merge across the boundary or a
 template may render a prompt alone differently; the prompt is what all three begin with.
 """
 
-import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import chain, islice
-from typing import Any
+from itertools import islice
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from schemas.preference_rows import Message, PreferencePair
 from schemas.row_errors import shown
-from trainers.data.left_out import common_length, left_out, lost_end
+from trainers.data.left_out import common_length, left_out, lost_end, messages_of
+from trainers.data.pair_texts import pair_texts, prompt_left_out
 from trainers.data.preference_dataset import PreferenceRow
-from trainers.errors import TrainerError, UnusableModel
+from trainers.data.refused_rows import RefusedRows, RowRefused
+from trainers.errors import TrainerError
 
 PAIRS_NAMED = 8
 SIDES = ("preferred", "non-preferred")
 ROWS_AT_ONCE = 512
 """A fast tokenizer spreads the texts of one call over all cores."""
-TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
-"""How chat templates ask for the date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +85,10 @@ class TokenizedPairs:
     """The template leaves out a part of an answer."""
     lost_parts: str = ""
     """That part's words, of the first of these."""
+    prompt_lost_tools: list[int] = field(default_factory=list)
+    """The template leaves out tools of the prompt, calls of them, or their answers."""
+    lost_tools: str = ""
+    """Their names and words, of the first of these."""
 
 
 def tokenize_rows(
@@ -106,40 +101,53 @@ def tokenize_rows(
 ) -> TokenizedPairs:
     """Tokenise and cut to `max_length`, keeping the start. A template that writes a date writes that of `today`.
 
-    Raises: UnusableModel, when the tokenizer has no chat template; `error`, naming the line that it cannot render.
+    Raises: UnusableModel, when the tokenizer has no chat template; `error`, naming the lines that it refuses.
     """
-    tokenized, coming, known_ids = TokenizedPairs(), iter(rows), dict[int, int]()
+    tokenized, refused, coming, known_ids = TokenizedPairs(), RefusedRows(), iter(rows), dict[int, int]()
     while some := list(islice(coming, ROWS_AT_ONCE)):
-        texts = [
-            _render(row, tokenizer, error, today) if row.pair.is_conversational else _texts(row.pair, tokenizer)
-            for row in some
-        ]
-        for row, whole, three in zip(some, _tokenize(some, texts, tokenizer, known_ids), texts, strict=True):
-            _note_left_out(tokenized, row, three, tokenizer, error)
-            _add(tokenized, whole, max_length=max_length)
+        texts = [_checked_texts(row, tokenizer, today, tokenized, refused) for row in some]
+        if not refused.lines:
+            for whole in _tokenize(some, texts, tokenizer, known_ids):
+                _add(tokenized, whole, max_length=max_length)
+    if refused.lines:
+        raise error(refused.message(error.param))
     return tokenized
 
 
-def _note_left_out(
-    tokenized: TokenizedPairs,
+def _checked_texts(
     row: PreferenceRow,
-    texts: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
-    error: type[TrainerError],
-) -> None:
-    """Raises: `error`, for an answer of which nothing is left: the model would learn to prefer, or avoid, silence."""
+    today: datetime | None,
+    tokenized: TokenizedPairs,
+    refused: RefusedRows,
+) -> list[str]:
+    """Return the row's three texts, or none, when it is refused."""
+    try:
+        texts = pair_texts(row.pair, tokenizer, today)
+        _note_left_out(tokenized, row, texts, eos=str(tokenizer.eos_token))
+    except RowRefused as reason:
+        refused.add(row.line, reason)
+        return []
+    if found := prompt_left_out(row.pair, tokenizer, today):
+        tokenized.lost_tools = tokenized.lost_tools or found
+        tokenized.prompt_lost_tools.append(row.line)
+    return texts
+
+
+def _note_left_out(tokenized: TokenizedPairs, row: PreferenceRow, texts: Sequence[str], *, eos: str) -> None:
+    """Raises: RowRefused, for an answer of which nothing is left: a model would learn to prefer, or avoid, silence."""
     prompt, *wholes = texts
     if end := lost_end(prompt, wholes):
         tokenized.lost_end = tokenized.lost_end or end
         tokenized.prompt_lost_end.append(row.line)
-    eos, answers = str(tokenizer.eos_token), map(_messages, (row.pair.chosen, row.pair.rejected))
+    answers = map(messages_of, (row.pair.chosen, row.pair.rejected))
     lost = [
         left_out(answer, prompt=prompt, whole=whole, eos=eos) for answer, whole in zip(answers, wholes, strict=True)
     ]
     for side, found in zip(SIDES, lost, strict=True):
         if found is not None and found.is_all:
-            raise error(
-                f"line {row.line}: the model's chat template leaves out all of the {side} answer: "
+            raise RowRefused(
+                f"the model's chat template leaves out all of the {side} answer: "
                 f'"{shown(found.text)}". Take a model whose template writes it (renders tool calls, if it is one), or '
                 "write it as text into the answer's content"
             )
@@ -180,75 +188,26 @@ def _tokenize(
     tokenizer: PreTrainedTokenizerBase,
     known_ids: dict[int, int],
 ) -> Iterator[PairTokens]:
-    """Rows of one file, which all have messages or none has: a chat template writes the special tokens itself."""
-    adds_special_tokens = not rows[0].pair.is_conversational
-    ids = iter(tokenizer(list(chain.from_iterable(texts)), add_special_tokens=adds_special_tokens)["input_ids"])
-    for row in rows:
-        sides = split_at_boundary(next(ids), next(ids), next(ids))
+    """One call for all texts and one for all conversations: a chat template writes the special tokens itself."""
+    kinds = [row.pair.is_conversational for row in rows]
+    ids = {
+        kind: iter(tokenizer(_of_kind(kind, kinds, texts), add_special_tokens=not kind)["input_ids"])
+        for kind in set(kinds)
+    }
+    for row, kind in zip(rows, kinds, strict=True):
+        sides = split_at_boundary(*islice(ids[kind], 3))
         prompt, chosen, rejected = (_share(side, known_ids) for side in sides)
         pair = row.pair
         yield PairTokens(prompt, chosen, rejected, line=row.line, row_id=pair.row_id, weight=pair.weight)
 
 
+def _of_kind(kind: bool, kinds: Sequence[bool], texts: Sequence[list[str]]) -> list[str]:
+    return [text for other, three in zip(kinds, texts, strict=True) if other == kind for text in three]
+
+
 def _share(tokens: tuple[int, ...], ids: dict[int, int]) -> tuple[int, ...]:
     """One object for each id: tokenizers make one for each token, which takes four times its place in a tuple."""
     return tuple(map(ids.setdefault, tokens, tokens))
-
-
-def _texts(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The three texts of a pair without messages; completions end with EOS."""
-    end = str(tokenizer.eos_token)
-    prompt, chosen, rejected = str(pair.prompt), str(pair.chosen), str(pair.rejected)
-    return [prompt, prompt + chosen.removesuffix(end) + end, prompt + rejected.removesuffix(end) + end]
-
-
-def _render(
-    row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, error: type[TrainerError], today: datetime | None
-) -> list[str]:
-    if not tokenizer.chat_template:
-        raise UnusableModel("the model's tokenizer has no chat template; train it on rows of plain text")
-    # A template is a program of the model's makers; these are what such programs raise on messages they do not expect.
-    unexpected = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
-    try:
-        return _apply_template(row.pair, tokenizer, today, with_objects=True)
-    except unexpected as reason:
-        # Some (DeepSeek's) put the arguments' text into their own: those want it as it came.
-        with suppress(*unexpected):
-            return _apply_template(row.pair, tokenizer, today, with_objects=False)
-        raise error(f"line {row.line}: the model's chat template cannot render this conversation: {reason}") from reason
-
-
-def _apply_template(
-    pair: PreferencePair, tokenizer: PreTrainedTokenizerBase, today: datetime | None, *, with_objects: bool
-) -> list[str]:
-    sides = (pair.prompt, pair.chosen, pair.rejected)
-    prompt, chosen, rejected = (_as_dicts(side, with_objects=with_objects) for side in sides)
-    tools: list[dict[Any, Any]] | None = None if pair.tools is None else list(pair.tools)
-    template = _dated(tokenizer.get_chat_template(tools=tools), today)
-    written: dict[str, Any] = {"tools": tools, "chat_template": template}
-    return [
-        str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **written)),
-        str(tokenizer.apply_chat_template(prompt + chosen, tokenize=False, **written)),
-        str(tokenizer.apply_chat_template(prompt + rejected, tokenize=False, **written)),
-    ]
-
-
-def _dated(template: str, today: datetime | None) -> str:
-    """Write the date into the template: transformers takes it from the clock, and lets no function through."""
-    return template if today is None else TODAY.sub(lambda call: json.dumps(today.strftime(call[2])), template)
-
-
-def _as_dicts(messages: str | tuple[Message, ...], *, with_objects: bool) -> list[dict[str, Any]]:
-    dicts = [message.model_dump(exclude_none=True) for message in _messages(messages)]
-    if with_objects:
-        for call in (call for message in dicts for call in message.get("tool_calls", ())):
-            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-    return dicts
-
-
-def _messages(side: str | tuple[Message, ...]) -> list[Message]:
-    """None, where the side is a text."""
-    return [message for message in side if not isinstance(message, str)]
 
 
 def cut(pair: PairTokens, *, max_length: int) -> PairTokens:

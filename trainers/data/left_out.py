@@ -1,14 +1,17 @@
-"""What a chat template leaves out of a conversation: a prompt's end where an answer follows, or parts of the answer.
+"""What a chat template leaves out: a prompt's end where an answer follows, its tools and their use, parts of answers.
 
 Looked for in the texts, since tokens that merge at the boundary lose nothing. Templates may move whitespace.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import takewhile
+from typing import Any
 
-from schemas.preference_rows import Message
+from schemas.preference_rows import Message, PreferencePair, ToolCall
+
+Side = str | tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,45 @@ def left_out(answer: Sequence[Message], *, prompt: str, whole: str, eos: str) ->
     parts = [part for message in answer for part in _parts(message)]
     missing = [part for part in parts if not _is_written(part, written)]
     return LeftOut(" ".join(missing), is_all=len(missing) == len(parts)) if missing else None
+
+
+def mark_tool_use(pair: PreferencePair) -> tuple[PreferencePair, dict[str, str]]:
+    """Put a mark into each tool, call and tool's answer of the prompt; returns the marks with what they stand for.
+
+    The words alone would not tell: a call's name stands among the tools as well, or in what a user says.
+    """
+    marks: dict[str, str] = {}
+
+    def mark(text: str) -> str:
+        marks[f"~tool-{len(marks)}~"] = text
+        return text + next(reversed(marks))
+
+    tools = tuple(_mark_tool(tool, mark) for tool in pair.tools or ())
+    prompt = tuple(_mark_message(message, mark) for message in messages_of(pair.prompt))
+    return replace(pair, prompt=prompt, tools=tools or None), marks
+
+
+def messages_of(side: Side) -> list[Message]:
+    """Return no messages, where the side is a text."""
+    return [message for message in side if not isinstance(message, str)]
+
+
+def _mark_tool(tool: dict[str, Any], mark: Callable[[str], str]) -> dict[str, Any]:
+    function = tool["function"]
+    return {**tool, "function": {**function, "name": mark(function["name"])}}
+
+
+def _mark_message(message: Message, mark: Callable[[str], str]) -> Message:
+    if message.role == "tool":
+        return message.model_copy(update={"content": mark(message.content or "")})
+    if not message.tool_calls:
+        return message
+    return message.model_copy(update={"tool_calls": tuple(_mark_call(call, mark) for call in message.tool_calls)})
+
+
+def _mark_call(call: ToolCall, mark: Callable[[str], str]) -> ToolCall:
+    function = call.function.model_copy(update={"name": mark(call.function.name)})
+    return call.model_copy(update={"function": function})
 
 
 def _shared_length(prompt: str, whole: str) -> int:

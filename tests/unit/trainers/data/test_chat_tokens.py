@@ -1,20 +1,23 @@
 """Tokenisation: the boundary, the end, and what is lost on the way."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from operator import length_hint
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from schemas.preference_rows import FunctionCall, Message, PreferencePair, ToolCall
 from tests.tiny_model import CHATML, tiny_tokenizer
 from trainers.data import chat_tokens
 from trainers.data.chat_tokens import TokenizedPairs, split_at_boundary, tokenize_rows
 from trainers.data.preference_dataset import PreferenceRow
-from trainers.errors import InvalidTrainingFile, UnusableModel
+from trainers.errors import InvalidTrainingFile, InvalidValidationFile, UnusableModel
 
 TOKENIZER = tiny_tokenizer()
 IDS = st.lists(st.integers(0, 3), max_size=8)
@@ -85,11 +88,37 @@ def test_rows_are_the_same_however_many_are_tokenised_at_once(
 
 def test_rows_are_read_as_they_are_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_tokens, "ROWS_AT_ONCE", 2)
-    waiting = iter([PreferenceRow(1, text_pair("a", "b", "c")), PreferenceRow(2, chat_pair("a", "b", "c"))] * 2)
-    tokenizer = templated("{{ raise_exception('no') }}")
-    with pytest.raises(InvalidTrainingFile):
-        tokenize_rows(waiting, tokenizer, max_length=100, error=InvalidTrainingFile)
-    assert len(list(waiting)) == 2
+    waiting = iter([PreferenceRow(line, text_pair("a", "b", "c")) for line in range(1, 5)])
+    left: list[int] = []
+
+    class Watched(PreTrainedTokenizerFast):
+        def __call__(self, *texts: Any, **settings: Any) -> Any:
+            left.append(length_hint(waiting))
+            return super().__call__(*texts, **settings)
+
+    watched = Watched(tokenizer_object=TOKENIZER.backend_tokenizer, eos_token="<|im_end|>")
+    tokenize_rows(waiting, watched, max_length=100, error=InvalidTrainingFile)
+    assert left == [2, 0]
+
+
+def with_bos() -> PreTrainedTokenizerBase:
+    """As Llama's and Gemma's: the tokenizer puts a BOS before a text, and the template before a conversation."""
+    tokenizer = tiny_tokenizer()
+    bos, bos_id = str(tokenizer.bos_token), int(tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, bos_id)])
+    tokenizer.chat_template = "{{ bos_token }}{% for message in messages %}{{ message.content }}{% endfor %}"
+    return tokenizer
+
+
+@pytest.mark.parametrize("makes", [[text_pair, chat_pair, text_pair], [chat_pair, text_pair, chat_pair]])
+def test_texts_and_conversations_of_one_file_begin_with_one_bos_each(
+    makes: list[Callable[[str, str, str], PreferencePair]],
+) -> None:
+    pairs = [make(f"old {n}", " bread", " lamp") for n, make in enumerate(makes)]
+    tokenizer = with_bos()
+    kept = tokenize(*pairs, tokenizer=tokenizer).pairs
+    assert [tokenizer.decode(pair.prompt) for pair in kept] == [f"<|im_start|>old {n}" for n in range(3)]
+    assert [pair.line for pair in kept] == [1, 2, 3]
 
 
 def test_an_id_is_one_object_however_often_it_stands_in_a_file() -> None:
@@ -133,12 +162,25 @@ def test_a_pair_that_a_cut_made_equal_is_reported() -> None:
     assert kept.cut_completions == 2
 
 
-def test_a_conversation_that_the_template_refuses_names_its_line() -> None:
-    strict = tiny_tokenizer()
-    strict.chat_template = "{{ raise_exception('roles must alternate') }}"
+REFUSING = "{% if messages[0].role == 'user' %}{{ raise_exception('roles must alternate') }}{% endif %}"
+
+
+def test_a_conversation_that_the_template_refuses_names_its_file_and_line() -> None:
     row = PreferenceRow(17, chat_pair("a", "b", "c"))
-    with pytest.raises(InvalidTrainingFile, match=r"line 17: .* roles must alternate"):
-        tokenize_rows([row], strict, max_length=100, error=InvalidTrainingFile)
+    told = (
+        r"^validation_file, line 17: .* roles must alternate\. Give the messages as it wants them, or .* renders them$"
+    )
+    with pytest.raises(InvalidValidationFile, match=told):
+        tokenize_rows([row], templated(REFUSING), max_length=100, error=InvalidValidationFile)
+
+
+def test_all_rows_that_the_template_refuses_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_tokens, "ROWS_AT_ONCE", 4)
+    pairs = [chat_pair("a", "b", "c") if line % 2 else text_pair("a", "b", "c") for line in range(1, 25)]
+    with pytest.raises(InvalidTrainingFile) as error:
+        tokenize(*pairs, tokenizer=templated(REFUSING))
+    assert error.value.message.startswith("training_file, line 1: the model's chat template cannot render")
+    assert error.value.message.endswith(". There are 12 such rows: lines 1, 3, 5, 7, 9, 11, 13, 15, 17, 19 and 2 more")
 
 
 @pytest.mark.parametrize("call", ["strftime_now('%d %b %Y')", 'strftime_now( "%d %b %Y" )'])
@@ -238,6 +280,21 @@ def test_an_answer_that_the_template_leaves_out_is_an_error(pair: PreferencePair
         tokenize(pair, tokenizer=templated(TRIMMED))
 
 
+@pytest.mark.parametrize("content", [None, ""])
+def test_an_answer_of_a_call_alone_is_told_where_the_template_joins_content_to_its_text(content: str | None) -> None:
+    pair = answered(calling("weather", content), answering("I cannot."))
+    with pytest.raises(InvalidTrainingFile, match=r'line 1: .* leaves out all of the preferred answer: "weather"'):
+        tokenize(pair, tokenizer=templated(CHATML))
+
+
+def test_a_call_without_content_is_written_by_a_template_that_joins_content_to_the_call() -> None:
+    """As DeepSeek-V3's."""
+    joined = f"{CALLS}{{{{ message['content'] + call.function.name }}}}{{% endfor %}}{{% endfor %}}"
+    tokenizer = templated(joined + "{{ 'assistant:' if add_generation_prompt }}")
+    (tokens,) = tokenize(answered(calling("weather"), calling("river")), tokenizer=tokenizer).pairs
+    assert tokenizer.decode(tokens.prompt + tokens.chosen) == "user:assistant:weather"
+
+
 def test_an_answer_of_thoughts_alone_that_the_template_leaves_out_is_an_error() -> None:
     pair = answered(answering("<think>Hot, I think.</think>"), answering("Cold."))
     with pytest.raises(InvalidTrainingFile, match='all of the preferred answer: "<think>Hot'):
@@ -277,3 +334,52 @@ def test_a_tools_answer_that_the_template_writes_as_json_is_not_reported() -> No
     pair = answered((*calling("weather"), found, *answering("Hot.")), answering("Cold."))
     tokenizer = templated(WITH_CALLS.replace("message.content | trim", "(message.content or '') | tojson"))
     assert tokenize(pair, tokenizer=tokenizer).answer_lost_parts == []
+
+
+WITH_TOOLS = "{% for tool in tools or [] %}{{ tool.function | tojson }}\n{% endfor %}"
+WITHOUT_TOOL_ANSWERS = "{% set messages = messages | rejectattr('role', 'equalto', 'tool') | list %}"
+
+
+def with_tool_use(*, tools: bool = True, calls: bool = True) -> PreferencePair:
+    pair = answered(answering("Hot."), answering("Cold."))
+    found = Message(role="tool", tool_call_id="call_1", content="river")
+    used = (*calling("weather"), found) if calls else ()
+    return replace(pair, prompt=(*pair.prompt, *used), tools=pair.tools if tools else None)
+
+
+@pytest.mark.parametrize(
+    ("pair", "template", "lost"),
+    [
+        pytest.param(with_tool_use(calls=False), CHATML, "weather", id="a tool, whose name the user says"),
+        pytest.param(with_tool_use(), WITH_TOOLS + CHATML, "weather", id="a call of a tool that is written"),
+        pytest.param(with_tool_use(tools=False), WITHOUT_TOOL_ANSWERS + WITH_CALLS, "river", id="a tool's answer"),
+        pytest.param(with_tool_use(), WITHOUT_TOOL_ANSWERS + CHATML, "weather river", id="all"),
+    ],
+)
+def test_tools_and_their_use_that_the_template_leaves_out_of_a_prompt_are_reported(
+    pair: PreferencePair, template: str, lost: str
+) -> None:
+    kept = tokenize(with_tool_use(tools=False, calls=False), pair, pair, tokenizer=templated(template))
+    assert (kept.prompt_lost_tools, kept.lost_tools) == ([2, 3], lost)
+
+
+@pytest.mark.parametrize("refused", ["~tool-0~", "~tool-1~"], ids=["a tool's name", "a call's name"])
+def test_tools_and_their_use_that_the_template_writes_are_not_reported(refused: str) -> None:
+    """Nor where it knows names, and refuses those with marks."""
+    knowing = f"{{% if '{refused}' in (tools | tojson) or '{refused}' in (messages | tojson) %}}"
+    knowing += "{{ raise_exception('unknown') }}{% endif %}"
+    for template in (WITH_TOOLS + WITH_CALLS, knowing + CHATML):
+        assert tokenize(with_tool_use(), tokenizer=templated(template)).prompt_lost_tools == []
+
+
+def test_a_prompt_without_tools_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[object] = []
+    apply_template = PreTrainedTokenizerFast.apply_chat_template
+
+    def watched(tokenizer: Any, messages: Any, **settings: Any) -> Any:
+        rendered.append(messages)
+        return apply_template(tokenizer, messages, **settings)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "apply_chat_template", watched)
+    tokenize(chat_pair("a", "b", "c"))
+    assert len(rendered) == 3
