@@ -12,12 +12,12 @@ from schemas.run_record import RunEvent
 from schemas.run_spec import PreferenceFile, RunSpec
 from trainers.data.chat_tokens import PairTokens, TokenizedPairs, tokenize_rows
 from trainers.data.preference_dataset import read_rows
+from trainers.data.refused_rows import name_lines
 from trainers.dpo.loss import COUPLED
 from trainers.errors import InvalidTrainingFile, InvalidValidationFile, TrainerError, UnusableModel
 from trainers.events import warning
 from trainers.run_folder import RunFolder, read_bytes
 
-LINES_NAMED = 10
 CHARACTERS_SHOWN = 60
 
 
@@ -117,23 +117,31 @@ def _warnings(tokenized: TokenizedPairs, param: str, max_length: int) -> Iterato
         yield warning(
             f"dropped:{param}",
             f"{param}: dropped {_count(tokenized.prompt_too_long, 'pair')} whose prompt alone has {max_length} tokens "
-            f"(max_length) or more: {_lines(tokenized.prompt_too_long)}",
+            f"(max_length) or more: {name_lines(tokenized.prompt_too_long)}",
         )
     if tokenized.prompt_lost_end:
         yield warning(
             f"prompt_end:{param}",
             f"{param}: the model's chat template ends a prompt with {_shown(tokenized.lost_end)}, but leaves that out "
             f"where an answer follows: {_count(tokenized.prompt_lost_end, 'pair')} trained without it, "
-            f"{_lines(tokenized.prompt_lost_end)}, while a model that is served by this template answers after it. "
+            f"{name_lines(tokenized.prompt_lost_end)}, while a model that is served by this template answers after it. "
             "Begin the answers with it, or give the model a template that keeps it",
         )
     if tokenized.answer_lost_parts:
         yield warning(
             f"answer_parts:{param}",
             f"{param}: the model's chat template leaves out parts of the answers of "
-            f"{_count(tokenized.answer_lost_parts, 'pair')}, {_lines(tokenized.answer_lost_parts)}, such as "
+            f"{_count(tokenized.answer_lost_parts, 'pair')}, {name_lines(tokenized.answer_lost_parts)}, such as "
             f"{_shown(tokenized.lost_parts)}: they are trained without them. Give the model a template that keeps "
             "them, or answers without them",
+        )
+    if tokenized.prompt_lost_tools:
+        yield warning(
+            f"prompt_tools:{param}",
+            f"{param}: the model's chat template leaves out tools, tool calls or tools' answers of the prompts of "
+            f"{_count(tokenized.prompt_lost_tools, 'pair')}, {name_lines(tokenized.prompt_lost_tools)}, such as "
+            f"{_shown(tokenized.lost_tools)}: both sides are trained without them. Take a model whose template "
+            "renders them, or write them as text into the messages",
         )
     if tokenized.cut_completions:
         yield warning(
@@ -145,19 +153,12 @@ def _warnings(tokenized: TokenizedPairs, param: str, max_length: int) -> Iterato
         yield warning(
             f"equal:{param}",
             f"{param}: {_count(tokenized.became_equal, 'pair')} whose chosen and rejected tokens are the same: "
-            f"{_lines(tokenized.became_equal)}",
+            f"{name_lines(tokenized.became_equal)}",
         )
 
 
 def _count(lines: Sequence[int], noun: str) -> str:
     return f"{len(lines)} {noun}{'' if len(lines) == 1 else 's'}"
-
-
-def _lines(lines: Sequence[int]) -> str:
-    named = ", ".join(map(str, lines[:LINES_NAMED]))
-    rest = len(lines) - LINES_NAMED
-    noun = "line" if len(lines) == 1 else "lines"
-    return f"{noun} {named} and {rest} more" if rest > 0 else f"{noun} {named}"
 
 
 def _shown(text: str) -> str:

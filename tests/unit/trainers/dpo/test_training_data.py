@@ -74,6 +74,19 @@ def test_parts_of_answers_that_the_template_leaves_out_are_told(tmp_path: Path) 
     assert 'answers of 1 pair, line 2, such as "<think>So it is.</think>"' in told.message
 
 
+def test_tools_that_the_template_leaves_out_of_prompts_are_told(tmp_path: Path) -> None:
+    model, folder = save_tiny_model(tmp_path / "model"), tmp_path / "run"
+    folder.mkdir()
+    rows = preference_rows(6)
+    for row in rows[1:3]:
+        row["input"]["tools"] = [{"type": "function", "function": {"name": "weather"}}]
+    make_run(folder, model, training_file=write_preferences(folder / "rows.jsonl", rows))
+    assert error_of(folder) is None
+    (told,) = [event for event in read_events(folder) if event.level == "warn"]
+    assert told.key == "prompt_tools:training_file"
+    assert 'of the prompts of 2 pairs, lines 2, 3, such as "weather": both sides are trained without' in told.message
+
+
 def test_pairs_that_all_became_equal_fail_the_job(tmp_path: Path) -> None:
     rows = preference_rows(6)
     for row in rows:
