@@ -30,7 +30,8 @@ def preference_rows(count: int, *, first: int = 0) -> list[dict[str, Any]]:
     """OpenAI rows of different lengths, each with words of its own."""
     rows = []
     for number in range(first, first + count):
-        words = [WORDS[(number * 5 + place * (place + number)) % len(WORDS)] for place in range(14)]
+        lap = number // len(WORDS)
+        words = [WORDS[(number * 5 + place * (place + number + lap)) % len(WORDS)] for place in range(14)]
         prompt, chosen, rejected = words[: 2 + number % 4], words[6 : 8 + number % 3], words[10 : 12 + number % 3]
         rows.append(
             {

@@ -26,8 +26,6 @@ from service.storage.object_store import ObjectNotFound
 class _Reports:
     training: FileReport
     validation: FileReport | None
-    are_same: bool
-    """The two files, byte by byte, under different ids."""
 
 
 class _Refused(Exception):
@@ -81,8 +79,7 @@ def _examine(context: DispatchContext, job: JobRow) -> tuple[ModelOfJob, _Report
         files = files_of(job, find_files(session, [job], now=context.clock()))
     training = _report(context, files.training, param="training_file")
     validation = _report(context, files.validation, param="validation_file") if files.validation else None
-    are_same = files.validation is not None and files.validation.sha256 == files.training.sha256
-    return model, _Reports(training, validation, are_same)
+    return model, _Reports(training, validation)
 
 
 def _report(context: DispatchContext, file: FileRow, *, param: str) -> FileReport:
@@ -118,11 +115,10 @@ def _events(context: DispatchContext, reports: _Reports) -> list[NewEvent]:
     held_out = f" and {reports.validation.pairs:,} validation pairs" if reports.validation else ""
     message = f"Files validated: {reports.training.pairs:,} training pairs{held_out}, moving job to queued state"
     events = [NewEvent("job:queued", now, "info", message)]
-    return events + [NewEvent(f"file:{key}", now, "warn", text) for key, text in _warnings(reports)]
+    return events + [NewEvent(f"file:{key}", now, "warn", text) for key, text in _warnings(reports.training)]
 
 
-def _warnings(reports: _Reports) -> Iterator[tuple[str, str]]:
-    training = reports.training
+def _warnings(training: FileReport) -> Iterator[tuple[str, str]]:
     if training.equal_pairs:
         yield (
             "equal_pairs",
@@ -135,10 +131,4 @@ def _warnings(reports: _Reports) -> Iterator[tuple[str, str]]:
             "contradictory_pairs",
             "Pairs that contradict an earlier one, chosen and rejected exchanged, pull the model both ways: "
             f"{training.contradictory_pairs:,}. Keep the right ones, or tell of noisy labels (label_smoothing)",
-        )
-    if reports.are_same:
-        yield (
-            "same_files",
-            "The validation file has the training file's content: its numbers (valid_*), and guards by them, say "
-            "nothing of pairs that are not trained on",
         )

@@ -39,7 +39,7 @@ def load_training_data(
     if spec.validation_file is None:
         return TrainingData(normalise_weights(training.pairs), [], warnings)
     validation = _load(folder, spec.validation_file, tokenizer, max_length, today, InvalidValidationFile)
-    warnings += _warnings(validation, "validation_file", max_length)
+    warnings += [*_warnings(validation, "validation_file", max_length), *_shared(training.pairs, validation.pairs)]
     return TrainingData(normalise_weights(training.pairs), normalise_weights(validation.pairs), warnings)
 
 
@@ -154,6 +154,17 @@ def _warnings(tokenized: TokenizedPairs, param: str, max_length: int) -> Iterato
             f"equal:{param}",
             f"{param}: {_count(tokenized.became_equal, 'pair')} whose chosen and rejected tokens are the same: "
             f"{name_lines(tokenized.became_equal)}",
+        )
+
+
+def _shared(training: Sequence[PairTokens], validation: Sequence[PairTokens]) -> Iterator[RunEvent]:
+    trained = {hash((pair.prompt, pair.chosen, pair.rejected)) for pair in training}
+    lines = [pair.line for pair in validation if hash((pair.prompt, pair.chosen, pair.rejected)) in trained]
+    if lines:
+        yield warning(
+            "shared:validation_file",
+            f"validation_file: {_count(lines, 'pair')} of {len(validation)} are pairs of the training file, too: "
+            f"{name_lines(lines)}. What valid_* and guards tell of them says nothing of pairs that are not trained on",
         )
 
 

@@ -27,13 +27,13 @@ BEYOND_AT_ONCE = 1e-4
 def guarded_run(
     folder: Path, model: Path, *, action: str, max_kl: float = BEYOND_AT_ONCE, patience: int = 1, **changes: Any
 ) -> RunSpec:
-    """Six steps, each evaluated; three make an epoch."""
+    """Six steps, each evaluated, on pairs that are trained on, whose loss falls; three make an epoch."""
     guards = GuardParameters.model_validate(
         {"max_kl": max_kl, "min_chosen_logp_ratio": None, "max_valid_loss_rise": None}
         | {"patience": patience, "action": action}
     )
     folder.mkdir(parents=True, exist_ok=True)
-    validation = write_preferences(folder / "validation.jsonl", preference_rows(4, first=50))
+    validation = write_preferences(folder / "validation.jsonl", preference_rows(4, first=2))
     every_step = {"evaluate_every_steps": 1, "checkpoint_every_steps": 2, "validation_file": validation}
     return make_run(folder, model, guards=guards, **every_step, **changes)
 

@@ -63,18 +63,17 @@ def test_equal_pairs_are_warned_of(tmp_path: Path) -> None:
         assert "Pairs whose chosen and rejected answers are the same teach nothing: 1" in world.messages(job_id)
 
 
-def test_contradictions_and_a_validation_file_that_is_the_training_file_are_warned_of(tmp_path: Path) -> None:
+def test_repeats_and_contradictions_are_warned_of(tmp_path: Path) -> None:
     pair = '{{"prompt": "P?", "chosen": "{}", "rejected": "{}"}}\n'
     content = (pair.format("a", "b") * 2 + pair.format("b", "a")).encode()
     with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
-        job_id = world.submit(content, validation_file=world.upload(content))
+        job_id = world.submit(content)
         assert world.tick_until_ended(job_id).status == "succeeded"
         told = "\n".join(world.messages(job_id))
         assert "Pairs that repeat an earlier one count again: 1" in told
         assert (
             "Pairs that contradict an earlier one, chosen and rejected exchanged, pull the model both ways: 1." in told
         )
-        assert "The validation file has the training file's content" in told
 
 
 def test_a_file_that_takes_too_much_fails_the_job_and_says_how(tmp_path: Path) -> None:

@@ -74,6 +74,19 @@ def test_parts_of_answers_that_the_template_leaves_out_are_told(tmp_path: Path) 
     assert 'answers of 1 pair, line 2, such as "<think>So it is.</think>"' in told.message
 
 
+def test_validation_pairs_that_are_trained_on_are_told(tmp_path: Path) -> None:
+    model, folder = save_tiny_model(tmp_path / "model"), tmp_path / "run"
+    folder.mkdir()
+    rows = preference_rows(8)
+    validation = write_preferences(folder / "valid.jsonl", rows[4:])
+    make_run(
+        folder, model, training_file=write_preferences(folder / "rows.jsonl", rows[:6]), validation_file=validation
+    )
+    assert error_of(folder) is None
+    (told,) = [event for event in read_events(folder) if event.level == "warn"]
+    assert "2 pairs of 4 are pairs of the training file, too: lines 1, 2." in told.message
+
+
 def test_tools_that_the_template_leaves_out_of_prompts_are_told(tmp_path: Path) -> None:
     model, folder = save_tiny_model(tmp_path / "model"), tmp_path / "run"
     folder.mkdir()
