@@ -33,6 +33,8 @@ from service.db.tables import JobRow, ProjectRow, RunRow
 from service.telemetry.facts import JobMoved
 
 QuotaReason = Literal["running", "gpu_hours", "gpus"]
+WAITS_FOR_CLUSTER = "cluster"
+"""As `told_waiting_for` has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,11 @@ class QueueRepository:
         """First jobs that a quota holds back, as far as there is something to do: to tell it, or to preempt a job."""
         found = self._session.execute(_LIST_HELD_BACK, _at(now, limit))
         return [HeldBack(JobId(job_id), reason) for job_id, reason in found]
+
+    def list_untold_of_cluster(self, *, now: datetime, limit: int) -> list[JobId]:
+        """Each project's next job, unless it was last told that it waits for the cluster."""
+        found = self._session.scalars(_LIST_UNTOLD_OF_CLUSTER, _at(now, limit))
+        return [JobId(job_id) for job_id in found]
 
     def claim(self, job_ids: Sequence[JobId], lease: Lease, *, now: datetime) -> list[JobRow]:
         """Move queued jobs to `running` under a new attempt and a lease; returns those that were still queued."""
@@ -191,6 +198,18 @@ def _held_back_question() -> Select[Any]:
     )
 
 
+def _untold_of_cluster_question() -> Select[Any]:
+    heads, turn = project_heads(), aliased(JobRow)
+    return (
+        select(turn.id)
+        .join(heads, heads.c.turn_id == turn.id)
+        .where(turn.told_waiting_for.is_distinct_from(WAITS_FOR_CLUSTER))
+        .order_by(turn.id)
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
 # To build such a statement costs more than to run it.
 _LIST_HEADS = _heads_question()
 _LIST_HELD_BACK = _held_back_question()
+_LIST_UNTOLD_OF_CLUSTER = _untold_of_cluster_question()

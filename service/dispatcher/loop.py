@@ -24,6 +24,7 @@ from service.db.tables import RunRow
 from service.dispatcher.backoff import MAX_FAILURES, Backoff
 from service.dispatcher.capacity_watch import CapacityWatch
 from service.dispatcher.claim import claim_jobs
+from service.dispatcher.cluster_silence import ClusterSilence
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.launch import (
     LAUNCHES_AT_ONCE,
@@ -55,6 +56,7 @@ class Dispatcher:
         self._launcher = launcher or ThreadPoolExecutor(LAUNCHING_THREADS, thread_name_prefix="launch")
         self._backoff = Backoff()
         self._capacity_watch = CapacityWatch(context)
+        self._cluster_silence = ClusterSilence(context)
         self._stop = threading.Event()
         self._perhaps_late: set[RunId] = set()
         self._is_backend_away = False
@@ -108,9 +110,13 @@ class Dispatcher:
         self._launch(to_launch)
 
     def _claim_all(self) -> None:
-        while not self._stop.is_set() and claim_jobs(self._context):
+        while not self._stop.is_set() and self._claim():
             unsubmitted = self._open_runs(unsubmitted_alone=True)
             self._launch([each.run for each in unsubmitted if is_to_launch(self._context, each)])
+
+    def _claim(self) -> bool:
+        with self._cluster_silence.noticed():
+            return claim_jobs(self._context)
 
     def _launch(self, runs: list[RunRow]) -> None:
         for first in range(0, len(runs), LAUNCHES_AT_ONCE):

@@ -1,6 +1,7 @@
 """What a waiting job is told: once for each thing that it waits for, until it runs again."""
 
 from datetime import datetime
+from typing import Literal
 
 from sqlalchemy.orm import Session
 
@@ -10,7 +11,7 @@ from service.clock import next_month_start
 from service.db.events import EventRepository, NewEvent
 from service.db.jobs import JobRepository
 from service.db.projects import ProjectRepository
-from service.db.queue import Held, QuotaReason
+from service.db.queue import WAITS_FOR_CLUSTER, Held, QuotaReason
 from service.db.tables import JobRow
 from service.db.usage import UsageRepository
 from service.dispatcher.requirements import Requirements
@@ -27,6 +28,12 @@ def tell_waits_for_room(
     else:
         message = f"Waiting for room in the cluster: {held.cpu_runs} job(s) train on its CPUs, which is all that fit"
     _tell(session, job, "room", message, now=now)
+
+
+def tell_waits_for_cluster(session: Session, job: JobRow, *, now: datetime) -> None:
+    """What kept it from answering is for the log: it names addresses."""
+    message = "Waiting for the cluster, which does not answer; the job starts once it does"
+    _tell(session, job, WAITS_FOR_CLUSTER, message, now=now, level="warn")
 
 
 def tell_held_back(session: Session, job: JobRow, reason: QuotaReason, *, now: datetime) -> None:
@@ -49,9 +56,19 @@ def tell_held_back(session: Session, job: JobRow, reason: QuotaReason, *, now: d
     _tell(session, job, reason, message, now=now)
 
 
-def _tell(session: Session, job: JobRow, waits_for: str, message: str, *, now: datetime) -> None:
+def _tell(
+    session: Session,
+    job: JobRow,
+    waits_for: str,
+    message: str,
+    *,
+    now: datetime,
+    level: Literal["info", "warn"] = "info",
+) -> None:
+    """One whose user was faster is told nothing."""
     if job.told_waiting_for == waits_for:
         return
     job_id = JobId(job.id)
-    JobRepository(session).update_unended(job_id, attempt=job.attempt, changes={"told_waiting_for": waits_for})
-    EventRepository(session).append(job_id, [NewEvent(f"waits:{waits_for}:{job.attempt}", now, "info", message)])
+    changes = {"told_waiting_for": waits_for}
+    if JobRepository(session).update_unended(job_id, attempt=job.attempt, changes=changes):
+        EventRepository(session).append(job_id, [NewEvent(f"waits:{waits_for}:{job.attempt}", now, level, message)])

@@ -186,6 +186,29 @@ def test_a_job_that_was_told_what_holds_it_back_is_listed_only_if_it_could_preem
     assert list_held_back(database) == [HeldBack(job_id, "running")]
 
 
+def test_the_next_job_of_each_project_is_untold_of_the_cluster_unless_a_quota_holds_it_back(
+    database: Database, project_id: ProjectId
+) -> None:
+    first, behind = add_job(database, project_id), add_job(database, project_id)
+    waits_for_room = add_job(database, add_project(database))
+    held_back = add_project(database, gpu_hours_used_up_until=NOW + timedelta(days=3))
+    add_job(database, held_back, gpus=1)
+    on_cpus = add_job(database, held_back)
+    add_job(database, add_project(database, max_running_jobs=0))
+    with database.write() as session:
+        session.get_one(JobRow, waits_for_room).told_waiting_for = "room"
+
+    def list_untold(*, limit: int) -> list[JobId]:
+        with database.read() as session:
+            return QueueRepository(session).list_untold_of_cluster(now=NOW, limit=limit)
+
+    assert list_untold(limit=100) == [first, waits_for_room, on_cpus]
+    with database.write() as session:
+        session.get_one(JobRow, first).told_waiting_for = "cluster"
+    assert list_untold(limit=1) == [waits_for_room]
+    assert behind not in list_untold(limit=100)
+
+
 def test_a_job_that_had_others_stopped_goes_first_for_a_while(database: Database, project_id: ProjectId) -> None:
     start(database, add_job(database, project_id), gpus=0)
     mine, theirs = add_job(database, project_id), add_job(database, add_project(database))
