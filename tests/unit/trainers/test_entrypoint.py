@@ -270,8 +270,23 @@ def test_a_loss_that_is_not_finite_names_step_and_rows_and_keeps_the_checkpoints
     code, param, message = failure(tmp_path / "run")
     assert (code, param) == ("non_finite_loss", None)
     assert "at step 2; its pairs: line " in message
+    assert "what was saved before this step is kept" in message
     assert "(id pair-" in message
     assert (tmp_path / "run" / CHECKPOINTS / "step-00000001" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"loss_type": "ipo", "beta": 1e-30}, {"loss_type": "discopop", "discopop_tau": 1e-300}]
+)
+def test_a_loss_that_overflows_at_once_is_not_blamed_on_reference_or_learning_rate(
+    tmp_path: Path, tiny_model: Path, numbers: dict[str, Any]
+) -> None:
+    make_run(tmp_path / "run", tiny_model, dpo=DPO.model_copy(update=numbers))
+    code, _, message = failure(tmp_path / "run")
+    assert code == "non_finite_loss"
+    assert "at step 1; its pairs: line " in message
+    assert "look at beta and the loss's other numbers" in message
+    assert "is kept" not in message
 
 
 def test_a_wrong_reference_fails_the_run_before_anything_is_trained(
