@@ -15,11 +15,15 @@ OF_THE_MARGIN: tuple[LossType, ...] = ("sigmoid", "sigmoid_norm", "hinge", "ipo"
 SORTING: tuple[LossType, ...] = ("aot", "aot_unpaired")
 WITHOUT_REFERENCE: tuple[LossType, ...] = ("sft",)
 """Reads the chosen side's tokens alone."""
+SMALLEST_DIVISOR = 1e-6
+"""Its square, times a weight, stays far from float32's end. No bound of the schema, by which stored jobs are read, too:
+earlier versions took less."""
 
 
 def check_loss(chosen: DpoHyperparameters) -> None:
     """Raises: InvalidJob."""
     losses = (chosen.loss_type,) if isinstance(chosen.loss_type, str) else tuple(chosen.loss_type)
+    _check_divisors(chosen)
     _check_label_smoothing(chosen, losses)
     _check_divergence(chosen, losses)
     _check_weighting(chosen, losses)
@@ -35,6 +39,16 @@ def check_loss(chosen: DpoHyperparameters) -> None:
             f"is {chosen.discopop_tau} and loss_type is {_named(losses)}, which does not read it; "
             'leave discopop_tau out, or set loss_type to "discopop"',
         )
+
+
+def _check_divisors(chosen: DpoHyperparameters) -> None:
+    for name, value in (("beta", chosen.beta), ("discopop_tau", chosen.discopop_tau)):
+        if isinstance(value, float) and value < SMALLEST_DIVISOR:
+            raise _refused(
+                name,
+                f"is {value:g}, by which losses divide in float32, where it overflows; give {SMALLEST_DIVISOR:g} or "
+                "more, or leave it out",
+            )
 
 
 def _check_label_smoothing(chosen: DpoHyperparameters, losses: Collection[LossType]) -> None:

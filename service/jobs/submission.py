@@ -20,9 +20,10 @@ from service.db.jobs import JobRepository
 from service.db.models import ModelRepository
 from service.db.once import OncePer, create_once
 from service.db.projects import ProjectRepository
-from service.db.tables import JobRow
+from service.db.tables import JobRow, ModelRow
 from service.identifiers import new_job_id
 from service.jobs.combinations import check_combinations
+from service.jobs.continued_lora import resolve_continued_lora
 from service.jobs.job_errors import FileNotUsable, ModelNotFound
 from service.jobs.job_rate import check_job_rate
 from service.jobs.model_catalog import explain_unknown
@@ -60,9 +61,11 @@ def _create_job(
     session: Session, project_id: ProjectId, request: CreateJobRequest, registry: Registry, *, now: datetime
 ) -> JobRow:
     check_place_in_queue(session, project_id)
-    base_model = _find_base_model(session, project_id, request.model, registry)
+    base_model, tuned = _find_model(session, project_id, request.model, registry)
     check_job_rate(session, project_id, base_model, now=now)
     check_combinations(request, registry[base_model])
+    if tuned is not None:
+        request = _with_lora_of(session, tuned, request)
     gpus = resolve_gpus(request.resources, registry[base_model])
     check_gpus(session, project_id, gpus=gpus, now=now)
     for param, file_id in (("training_file", request.training_file), ("validation_file", request.validation_file)):
@@ -85,10 +88,10 @@ def fine_tuned_model_name(base_model: str, *, project: str, suffix: str | None, 
     return f"ft:{base_model}:{readable}:{suffix or ''}:{job_id[-ID_CHARACTERS:]}"
 
 
-def _find_base_model(session: Session, project_id: ProjectId, name: str, registry: Registry) -> str:
-    """The registry's id of the model that training starts from."""
+def _find_model(session: Session, project_id: ProjectId, name: str, registry: Registry) -> tuple[str, ModelRow | None]:
+    """The registry's id of the model that training starts from, and the row of the `ft:` model on it."""
     if name in registry:
-        return name
+        return name, None
     tuned = ModelRepository(session).find(project_id, name)
     if tuned is None:
         raise ModelNotFound(explain_unknown(session, project_id, name, registry), param="model")
@@ -98,7 +101,17 @@ def _find_base_model(session: Session, project_id: ProjectId, name: str, registr
             f"{did_you_mean(tuned.base_model, registry, kind='base models')}",
             param="model",
         )
-    return tuned.base_model
+    return tuned.base_model, tuned
+
+
+def _with_lora_of(session: Session, tuned: ModelRow, request: CreateJobRequest) -> CreateJobRequest:
+    """Now, since a stored request no longer knows which of its options were given."""
+    made_by = JobRepository(session).find(ProjectId(tuned.project_id), tuned.job_id)
+    assert made_by is not None, f"{tuned.name} outlived the job that made it"
+    dpo = request.method.dpo
+    lora = resolve_continued_lora(dpo.lora, present_job(made_by).method.dpo.lora, model=tuned.name)
+    method = request.method.model_copy(update={"dpo": dpo.model_copy(update={"lora": lora})})
+    return request.model_copy(update={"method": method})
 
 
 def _check_file(session: Session, project_id: ProjectId, file_id: str, *, param: str, now: datetime) -> None:

@@ -1,5 +1,7 @@
 """`client.models`."""
 
+from typing import Any
+
 import openai
 import pytest
 from openai import OpenAI
@@ -117,6 +119,54 @@ def test_a_job_on_a_tuned_model_is_named_after_its_base(client: OpenAI, server: 
     finish(server.database, job_id)
     job = client.fine_tuning.jobs.retrieve(job_id)
     assert (job.model, job.fine_tuned_model) == (tuned, f"ft:tiny-llama:default::{job_id[-12:]}")
+
+
+def lora_of(client: OpenAI, job_id: str) -> dict[str, Any]:
+    method = client.fine_tuning.jobs.retrieve(job_id).method
+    assert method is not None
+    shown: dict[str, Any] = method.to_dict()["dpo"]["lora"]  # type: ignore[index, assignment]
+    return shown
+
+
+def dpo_with(**lora: object) -> dict[str, Any]:
+    return {"type": "dpo", "dpo": {"lora": lora}}
+
+
+@pytest.fixture
+def made_small(client: OpenAI, server: Server, project: ProjectAccess) -> str:
+    """A model whose adapter is not what a job gets by default."""
+    job_id = submit(client, method=dpo_with(r=8, alpha=8, dropout=0.3, target_modules=["q_proj", "v_proj"]))
+    finish(server.database, job_id)
+    add_model(server.database, project, job_id, name=NAME.format(job_id[-12:]))
+    return NAME.format(job_id[-12:])
+
+
+def test_a_job_on_a_tuned_model_shows_the_adapter_that_it_trains(client: OpenAI, made_small: str) -> None:
+    shown = lora_of(client, submit(client, model=made_small))
+    small = {"r": 8, "alpha": 8, "target_modules": ["q_proj", "v_proj"], "use_rslora": False, "use_dora": False}
+    assert shown == small | {"dropout": 0.0}
+    same = submit(client, model=made_small, method=dpo_with(r=8, dropout=0.1, target_modules=["v_proj", "q_proj"]))
+    assert lora_of(client, same) == small | {"dropout": 0.1}
+    assert lora_of(client, submit(client, model=made_small, method=dpo_with(**shown))) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("r", 16, "lora.r is 16"),
+        ("alpha", 32, "was made with 8, which its adapter keeps"),
+        ("target_modules", "all-linear", 'is "all-linear" and "ft:'),
+        ("target_modules", ["q_proj"], 'was made with ["q_proj", "v_proj"]'),
+        ("use_rslora", True, "lora.use_rslora is true"),
+    ],
+)
+def test_another_shape_than_the_tuned_models_is_refused(
+    client: OpenAI, made_small: str, name: str, value: object, told: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as raised:
+        submit(client, model=made_small, method=dpo_with(**{name: value}))
+    assert raised.value.param == f"method.dpo.lora.{name}"
+    assert told in raised.value.message
 
 
 def test_another_projects_model_does_not_exist(client: OpenAI, server: Server, tuned: str) -> None:

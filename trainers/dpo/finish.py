@@ -56,7 +56,8 @@ def write_results(
         gpu_kernels=prepared.gpu_kernels,
     )
     delivered, last = Delivered(chosen.entry.step, chosen.entry.evaluation, chosen.why), progress.history[-1].step
-    card = model_card(spec, delivered, last, max_length=prepared.max_length)
-    made_of = passport(spec, lineage, delivered, last)
+    trained = spec.model_copy(update={"lora": prepared.lora})
+    card = model_card(trained, delivered, last, max_length=prepared.max_length)
+    made_of = passport(trained, lineage, delivered, last)
     files |= {"README.md": card.encode(), "passport.json": f"{made_of.model_dump_json(indent=2)}\n".encode()}
     return Results(write_adapter(folder, files, weights=weights), csv)

@@ -122,7 +122,10 @@ class OptimizerStep:
 
     def _describe_non_finite(self, step: int, indices: Sequence[int]) -> str:
         named = name_pairs([self.prepared.pairs[index] for index in indices])
-        return (
-            f"the loss or its gradient is not a finite number at step {step}; its pairs: {named}. "
-            "Lower the learning rate or look at these rows; the checkpoints before this step are kept"
+        remedy = (
+            "Lower the learning rate or look at these rows; what was saved before this step is kept"
+            if step > 1
+            else "No learning rate has worked yet: look at beta and the loss's other numbers, which may be too small "
+            "or too large for float32, or at these rows"
         )
+        return f"the loss or its gradient is not a finite number at step {step}; its pairs: {named}. {remedy}"

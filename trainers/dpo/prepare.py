@@ -9,7 +9,7 @@ from torch.optim import AdamW
 from transformers import PreTrainedConfig
 
 from schemas.run_record import RunEvent
-from schemas.run_spec import AdapterSource, RunSpec
+from schemas.run_spec import AdapterSource, LoraParameters, RunSpec
 from trainers.data.chat_tokens import PairTokens
 from trainers.distributed import Workers, failing_together
 from trainers.dpo.layout import ChosenLayout, choose_layout
@@ -49,6 +49,8 @@ class Prepared:
     """What the job asks for, or less where the model reads less."""
     tokens_a_pass: int
     """At most; see `TokenBudget`."""
+    lora: LoraParameters
+    """As trained: an initial adapter keeps its own shape."""
     gpu_kernels: str | None
     """Whose compute what lies between a GPU's products; None: transformers' own."""
     opening: list[RunEvent]
@@ -93,8 +95,9 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
     memory = _plan_memory(policy, chosen, pairs, workers, kernels)
     if memory.is_checkpointed and checkpoint_layers(policy):
         opening.append(message("checkpointing", CHECKPOINTED))
-    if initial is not None and not initial.has_shape_of(spec.lora):
-        opening.append(warning("lora", f"The initial adapter keeps its own shape, {initial.shape}; the job's differs"))
+    if initial is not None and (differences := initial.differences(spec.lora)):
+        told = "; ".join(differences)
+        opening.append(warning("lora", f"The initial adapter keeps its own shape, which is not the job's: {told}"))
     if limit is not None and max_length < spec.dpo.max_length:
         opening.append(warning("max_length", f"max_length is {max_length}, {limit.why}"))
     optimizer = AdamW(policy.parameters(), lr=0.0, weight_decay=spec.dpo.weight_decay, fused=True)
@@ -108,6 +111,7 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
         carried,
         max_length,
         memory.tokens_a_pass,
+        spec.lora if initial is None else initial.parameters(dropout=spec.lora.dropout),
         kernels.name,
         opening,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from peft import PeftConfig
 from safetensors.torch import load, save
 from torch import Tensor
 from torch.optim import Optimizer
@@ -63,12 +64,8 @@ def adapter_bytes(policy: Policy) -> bytes:
 
 def adapter_files(policy: Policy, weights: bytes, *, base_model: str) -> dict[str, bytes]:
     """Return the adapter's two files in PEFT's own layout."""
-    config = policy.model.peft_config[LEARNING]
-    with TemporaryDirectory() as folder:
-        config.save_pretrained(folder)
-        config_json = Path(folder, ADAPTER_CONFIG).read_text()
     return {
-        ADAPTER_CONFIG: _with_base_model(config_json, base_model),
+        ADAPTER_CONFIG: _config_json(policy.model.peft_config[LEARNING], base_model),
         ADAPTER_WEIGHTS: weights,
     }
 
@@ -126,7 +123,13 @@ def load_optimizer(optimizer: Optimizer, content: bytes) -> None:
     optimizer.load_state_dict({"state": states, "param_groups": whole["param_groups"]})
 
 
-def _with_base_model(config_json: str, base_model: str) -> bytes:
-    settings = json.loads(config_json)
+def _config_json(config: PeftConfig, base_model: str) -> bytes:
+    """Byte for byte the same for the same adapter: PEFT keeps names in sets, whose order changes with the process."""
+    with TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        settings = json.loads(Path(folder, ADAPTER_CONFIG).read_text())
+    for name in settings:
+        if isinstance(getattr(config, name, None), set):
+            settings[name].sort()
     settings["base_model_name_or_path"] = base_model
     return (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()

@@ -14,7 +14,7 @@ from trainers.dpo.loss import LossOptions, loss_at_reference
 from trainers.dpo.scores import Layout, score
 from trainers.errors import ReferenceContractBroken
 from trainers.host_numbers import to_device
-from trainers.metrics import PairSums
+from trainers.metrics import PairSums, are_finite
 from trainers.models.lora import Policy
 
 PRECISION_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}
@@ -57,12 +57,14 @@ def check_first_step(sums: PairSums, loss: LossOptions, *, precision_tolerance: 
     A wrong reference trains without any other sign: TRL has shipped one (its PR 6591).
     Raises: ReferenceContractBroken.
     """
+    if not are_finite(sums):
+        return  # an overflow says nothing of the reference; the step that made it fails with its own words
     margin = (sums.rewards_chosen - sums.rewards_rejected) / sums.pairs
     # A log-probability of hundreds of nats has that many times the precision's error.
     scale = (abs(sums.logps_chosen) + abs(sums.logps_rejected)) / sums.pairs
     if abs(margin) > precision_tolerance * (1.0 + loss.beta * scale):
         raise ReferenceContractBroken(
-            f"before the first update the reward margin is {margin:.6f}, but a policy equal to its reference has the "
+            f"before the first update the reward margin is {margin:.8g}, but a policy equal to its reference has the "
             "margin 0; the reference is wrong, so nothing was trained"
         )
     expected = loss_at_reference(loss)
@@ -71,6 +73,6 @@ def check_first_step(sums: PairSums, loss: LossOptions, *, precision_tolerance: 
     tolerance = precision_tolerance * (1.0 + abs(expected.value) + expected.slope * scale)
     if abs(sums.mean_loss - expected.value) > tolerance:
         raise ReferenceContractBroken(
-            f"before the first update the loss is {sums.mean_loss:.6f}, but a policy equal to its reference has the "
-            f"loss {expected.value:.6f}; the reference is wrong, so nothing was trained"
+            f"before the first update the loss is {sums.mean_loss:.8g}, but a policy equal to its reference has the "
+            f"loss {expected.value:.8g}; the reference is wrong, so nothing was trained"
         )

@@ -7,7 +7,7 @@ PEFT's own `disable_adapter` and `set_adapter` do the switching.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard, cast
@@ -43,18 +43,29 @@ class InitialAdapter:
     config: LoraConfig
     weights: dict[str, Tensor]
 
-    @property
-    def shape(self) -> str:
+    def parameters(self, *, dropout: float) -> LoraParameters:
+        """What is trained on from here: the adapter keeps its own shape, and dropout is the job's."""
         config = self.config
-        named = (("rsLoRA", config.use_rslora), ("DoRA", config.use_dora))
-        return ", ".join(
-            [f"r {config.r}", f"alpha {config.lora_alpha}", *(f"{name} {'on' if on else 'off'}" for name, on in named)]
+        modules = (config.target_modules,) if isinstance(config.target_modules, str) else config.target_modules
+        return LoraParameters(
+            r=config.r,
+            alpha=config.lora_alpha,
+            dropout=dropout,
+            target_modules=tuple(sorted({*(modules or ()), *(config.target_parameters or ())})),
+            use_rslora=config.use_rslora,
+            use_dora=config.use_dora,
         )
 
-    def has_shape_of(self, lora: LoraParameters) -> bool:
-        config = self.config
-        ours = (config.r, config.lora_alpha, config.use_rslora, config.use_dora)
-        return ours == (lora.r, lora.alpha, lora.use_rslora, lora.use_dora)
+    def differences(self, told: LoraParameters) -> list[str]:
+        """Name what the adapter has otherwise than a spec tells, by the names that a job has for it."""
+        own = self.parameters(dropout=told.dropout)
+        values = [(name, getattr(own, name), getattr(told, name)) for name in ("r", "alpha", "use_rslora", "use_dora")]
+        found = [f"{name} is {ours}, not {theirs}" for name, ours, theirs in values if ours != theirs]
+        # Which layers "all-linear" means, and what experts' names become where they are fused, PEFT alone knows.
+        are_comparable = told.target_modules != "all-linear" and not self.config.target_parameters
+        if are_comparable and set(own.target_modules) != set(told.target_modules):
+            found.append(f"target_modules is {_few(own.target_modules)}, not {_few(told.target_modules)}")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +196,11 @@ def read_adapter(config_json: bytes, weights: bytes, *, sha256: str) -> InitialA
         )
     carried = {name: settings[name] for name in CARRIED_SETTINGS if name in settings}
     return InitialAdapter(LoraConfig(task_type="CAUSAL_LM", **carried), tensors)
+
+
+def _few(names: Sequence[str]) -> str:
+    """A model's layers may be hundreds."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _dropping_modules(model: PeftModel) -> list[nn.Module]:

@@ -205,15 +205,33 @@ def test_against_the_base_an_ft_model_starts_with_a_margin(tmp_path: Path, tiny_
 
 
 def test_an_initial_adapters_shape_goes_before_the_jobs_and_that_is_told(tmp_path: Path, tiny_model: Path) -> None:
-    make_run(tmp_path / "first", tiny_model)
+    named = {"target_modules": ("v_proj", "q_proj"), "use_rslora": True}
+    make_run(tmp_path / "first", tiny_model, lora=LORA.model_copy(update=named))
     run(str(tmp_path / "first"))
-    lora = LORA.model_copy(update={"r": 16})
+    lora = LORA.model_copy(update={"r": 16, "target_modules": ("q_proj",), "dropout": 0.1})
     make_run(tmp_path / "second", tiny_model, initial_adapter=adapter_of(tmp_path / "first"), lora=lora)
     run(str(tmp_path / "second"))
     warnings = [event.message for event in read_events(tmp_path / "second") if event.level == "warn"]
     assert warnings == [
-        "The initial adapter keeps its own shape, r 4, alpha 8, rsLoRA off, DoRA off; the job's differs"
+        "The initial adapter keeps its own shape, which is not the job's: r is 4, not 16; use_rslora is True, not "
+        "False; target_modules is q_proj, v_proj, not q_proj"
     ]
+    delivered = tmp_path / "second" / ADAPTER
+    made_of = json.loads((delivered / "passport.json").read_text())
+    assert made_of["lora"] == LORA.model_dump() | {
+        "target_modules": ["q_proj", "v_proj"],
+        "use_rslora": True,
+        "dropout": 0.1,
+    }
+    assert "| LoRA | r 4, alpha 8, rsLoRA |" in (delivered / "README.md").read_text()
+
+
+def test_an_initial_adapter_of_the_jobs_own_shape_is_no_surprise(tmp_path: Path, tiny_model: Path) -> None:
+    make_run(tmp_path / "first", tiny_model)
+    run(str(tmp_path / "first"))
+    make_run(tmp_path / "second", tiny_model, initial_adapter=adapter_of(tmp_path / "first"))
+    run(str(tmp_path / "second"))
+    assert [event.message for event in read_events(tmp_path / "second") if event.level == "warn"] == []
 
 
 def failure(folder: Path) -> tuple[str, str | None, str]:
@@ -270,8 +288,23 @@ def test_a_loss_that_is_not_finite_names_step_and_rows_and_keeps_the_checkpoints
     code, param, message = failure(tmp_path / "run")
     assert (code, param) == ("non_finite_loss", None)
     assert "at step 2; its pairs: line " in message
+    assert "what was saved before this step is kept" in message
     assert "(id pair-" in message
     assert (tmp_path / "run" / CHECKPOINTS / "step-00000001" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"loss_type": "ipo", "beta": 1e-30}, {"loss_type": "discopop", "discopop_tau": 1e-300}]
+)
+def test_a_loss_that_overflows_at_once_is_not_blamed_on_reference_or_learning_rate(
+    tmp_path: Path, tiny_model: Path, numbers: dict[str, Any]
+) -> None:
+    make_run(tmp_path / "run", tiny_model, dpo=DPO.model_copy(update=numbers))
+    code, _, message = failure(tmp_path / "run")
+    assert code == "non_finite_loss"
+    assert "at step 1; its pairs: line " in message
+    assert "look at beta and the loss's other numbers" in message
+    assert "is kept" not in message
 
 
 def test_a_wrong_reference_fails_the_run_before_anything_is_trained(

@@ -1,5 +1,6 @@
 """What a resumed run takes from the checkpoint of the one before."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,10 +9,20 @@ import torch
 from safetensors.torch import load_file
 
 from schemas.run_layout import CHECKPOINTS
-from tests.tiny_runs import make_run, read_events
+from tests.tiny_model import tiny_llama
+from tests.tiny_runs import LORA, make_run, read_events
 from tests.unit.trainers.test_entrypoint import at_step, send_sigterm
+from trainers.dpo.progress import adapter_files
 from trainers.entrypoint import run
 from trainers.errors import RunStopped
+from trainers.models.lora import add_lora
+
+
+def test_an_adapters_config_has_its_names_in_order() -> None:
+    policy = add_lora(tiny_llama(), LORA, initial=None, reference="initial", seed=1)
+    config = json.loads(adapter_files(policy, b"", base_model="tiny")["adapter_config.json"])
+    assert len(config["target_modules"]) == 14
+    assert config["target_modules"] == sorted(config["target_modules"])
 
 
 @pytest.mark.slow

@@ -49,6 +49,18 @@ def test_a_loss_off_its_value_at_the_reference_is_refused(name: LossType) -> Non
         check_first_step(off, options_of(name), precision_tolerance=1e-5)
 
 
+def test_an_overflow_says_nothing_of_the_reference() -> None:
+    loss = replace(options_of("ipo"), beta=1e-30)
+    check_first_step(replace(sums(loss), loss=float("inf")), loss, precision_tolerance=1e-5)
+
+
+def test_large_numbers_are_told_in_few_digits() -> None:
+    loss = replace(options_of("ipo"), beta=1e-15)
+    off = replace(sums(loss), loss=1e31)
+    with pytest.raises(ReferenceContractBroken, match=r"loss is 2\.5e\+30, .* loss 2\.5e\+29;"):
+        check_first_step(off, loss, precision_tolerance=1e-5)
+
+
 @pytest.mark.parametrize("loss", [options_of("sigmoid", "sft"), replace(options_of("sigmoid"), use_weighting=True)])
 def test_where_the_loss_depends_on_the_pair_the_margin_alone_is_held(loss: LossOptions) -> None:
     check_first_step(sums(loss), loss, precision_tolerance=1e-5)

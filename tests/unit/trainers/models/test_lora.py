@@ -109,14 +109,30 @@ def test_dora_layers_are_left_to_peft() -> None:
     assert any("lora_magnitude_vector" in name for name in policy.adapter_weights())
 
 
-def test_a_dora_adapter_is_read_as_one_and_tells_its_shape() -> None:
+def read(**settings: object) -> InitialAdapter:
     content = save({})
-    config = json.dumps(CONFIG | {"use_dora": True}).encode()
-    adapter = read_adapter(config, content, sha256=stored_file("", content).sha256)
-    assert adapter.shape == "r 2, alpha 4, rsLoRA off, DoRA on"
-    shape = LORA.model_copy(update={"r": 2, "alpha": 4})
-    assert not adapter.has_shape_of(shape)
-    assert adapter.has_shape_of(shape.model_copy(update={"use_dora": True}))
+    return read_adapter(json.dumps(CONFIG | settings).encode(), content, sha256=stored_file("", content).sha256)
+
+
+def test_a_dora_adapter_is_read_as_one_and_tells_its_shape() -> None:
+    adapter = read(use_dora=True)
+    own = LORA.model_copy(update={"r": 2, "alpha": 4, "use_dora": True, "target_modules": ("q_proj",)})
+    assert adapter.parameters(dropout=0.0) == own
+    assert adapter.differences(own) == []
+    assert adapter.differences(own.model_copy(update={"use_dora": False})) == ["use_dora is True, not False"]
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ("k_proj", "q_proj")])
+def test_layers_are_compared_by_name_and_in_any_order(targets: str | tuple[str, ...]) -> None:
+    told = LORA.model_copy(update={"r": 2, "alpha": 4, "target_modules": targets})
+    assert read(target_modules=["q_proj", "k_proj"]).differences(told) == []
+
+
+def test_fused_experts_are_told_and_not_compared() -> None:
+    adapter = read(target_parameters=["gate_up_proj"])
+    assert adapter.parameters(dropout=0.0).target_modules == ("gate_up_proj", "q_proj")
+    told = LORA.model_copy(update={"r": 2, "alpha": 4, "target_modules": ("q_proj", "gate_proj", "up_proj")})
+    assert adapter.differences(told) == []
 
 
 def test_only_what_shapes_an_adapter_is_taken_from_its_config() -> None:
