@@ -1,7 +1,6 @@
 """The run folder's `spec.json`, or one sentence about what is wrong with it: people write it by hand, too."""
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from schemas.run_layout import SPEC
 from schemas.run_spec import RunSpec
@@ -19,16 +18,16 @@ def read_spec(folder: RunFolder) -> RunSpec:
     except (FileNotFoundError, NotADirectoryError) as reason:
         raise UnreadableSpec(f"nothing lies at {place}: name a run folder with a {SPEC} in it; {REMEDY}") from reason
     except ValidationError as reason:
-        wrong = "; ".join(map(_told, reason.errors()))
+        wrong = "; ".join(_told(error["type"], error["loc"], error["msg"]) for error in reason.errors())
         raise UnreadableSpec(f"{place} cannot be used: {wrong}. Correct it; {REMEDY}") from reason
 
 
-def _told(error: ErrorDetails) -> str:
-    field = ".".join(map(str, error["loc"]))
-    match error["type"]:
+def _told(kind: str, place: tuple[int | str, ...], said: str) -> str:
+    field = ".".join(map(str, place))
+    match kind:
         case "missing":
             return f"{field} is missing"
         case "extra_forbidden":
             return f"{field} is no field"
         case _:
-            return f"{field}: {error['msg']}" if field else error["msg"]
+            return f"{field}: {said}" if field else said
