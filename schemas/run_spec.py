@@ -1,7 +1,8 @@
 """What a trainer is told, as `spec.json` in the run folder: numbers only, every `"auto"` resolved.
 
 URIs are an absolute path, `s3://bucket/key`, or a path relative to the run folder, so that a run folder made by
-hand also works: `python -m trainers RUN_FOLDER`.
+hand also works: `python -m trainers RUN_FOLDER`. What has a default is for such a spec, and for those of earlier
+versions: the service writes every field.
 """
 
 from typing import Annotated, Literal
@@ -20,6 +21,9 @@ from schemas.fine_tuning import (
 )
 from schemas.preference_rows import RowFormat
 
+BY_HAND = "by-hand"
+"""The id of what no service made."""
+
 
 class ModelSource(Record):
     id: str
@@ -35,9 +39,10 @@ class AdapterSource(Record):
 
 
 class PreferenceFile(Record):
-    file_id: str
+    file_id: str = BY_HAND
     uri: str
     sha256: str
+    """Of the whole file, as `sha256sum` prints it."""
     format: RowFormat
 
 
@@ -46,7 +51,7 @@ class DpoParameters(Record):
 
     beta: float
     loss_type: LossType | dict[LossType, float]
-    label_smoothing: float
+    label_smoothing: float = 0.0
     f_divergence: FDivergence = "reverse_kl"
     f_alpha_divergence_coef: float = 0.5
     """Read with `alpha_divergence` alone."""
@@ -62,8 +67,8 @@ class DpoParameters(Record):
     n_epochs: int
     learning_rate: float
     lr_scheduler: LrScheduler
-    warmup_ratio: float
-    weight_decay: float
+    warmup_ratio: float = 0.0
+    weight_decay: float = 0.0
     max_grad_norm: float
 
     @property
@@ -75,9 +80,9 @@ class DpoParameters(Record):
 class LoraParameters(Record):
     r: int
     alpha: int
-    dropout: float
+    dropout: float = 0.0
     target_modules: tuple[str, ...] | Literal["all-linear"]
-    use_rslora: bool
+    use_rslora: bool = False
     use_dora: bool = False
 
 
@@ -100,40 +105,40 @@ class SftParameters(Record):
 
 class RunSpec(Record):
     version: Literal[1] = 1
-    run_id: str
-    job_id: str
+    run_id: str = BY_HAND
+    job_id: str = BY_HAND
     fine_tuned_model: str
     """The name the result will have, for the model card: `ft:MODEL:PROJECT:SUFFIX:ID`."""
     model: ModelSource
-    initial_adapter: AdapterSource | None
+    initial_adapter: AdapterSource | None = None
     """Set when training starts from an `ft:` model."""
-    reference: ReferenceType
+    reference: ReferenceType = "initial"
     sft: SftParameters | None = None
     """Set when the reference is `sft`."""
     training_file: PreferenceFile
-    validation_file: PreferenceFile | None
+    validation_file: PreferenceFile | None = None
     dpo: DpoParameters
     lora: LoraParameters
     precision: Precision
     quantization: Quantization | None = None
     """Of the frozen base; null: none."""
-    seed: int
-    workers: Annotated[int, Field(ge=1)]
-    gpus_per_worker: int
+    seed: int = 0
+    workers: Annotated[int, Field(ge=1)] = 1
+    gpus_per_worker: int = 0
     """0: train on CPU."""
     shards_base: bool | None = False
     """Whether each worker holds its share of the frozen base alone; null: where the whole one does not fit a device."""
-    evaluate_every_steps: Annotated[int, Field(ge=1)]
+    evaluate_every_steps: Annotated[int, Field(ge=1)] = 100
     """Also after the last step; unused without a validation file."""
-    guards: GuardParameters | None
+    guards: GuardParameters | None = None
     """Null without a validation file."""
-    checkpoint_every_steps: Annotated[int, Field(ge=1)]
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] = 100
     """Also at the end of every epoch; those are kept, the others replace each other."""
     reference_cache: str | None = None
     """Folder of reference log-probabilities, shared between jobs; null: each job computes its own."""
     created_at: int | None = None
     """Of the job, Unix time: what a chat template takes for today, in every attempt. Null: each attempt's own day."""
-    resume_from: tuple[str, ...]
+    resume_from: tuple[str, ...] = ()
     """Run folders of earlier attempts, newest first; the first whole checkpoint found there is resumed when the
     run's own folder has none."""
     traceparent: str | None = None

@@ -13,15 +13,15 @@ from typing import Literal
 
 import torch
 
-from schemas.run_layout import ADAPTER, OUTCOME, SPEC
+from schemas.run_layout import ADAPTER, OUTCOME
 from schemas.run_record import Outcome, RunError
 from schemas.run_spec import RunSpec
-from trainers.distributed import Workers, open_workers
+from trainers.distributed import Workers, failing_together, open_workers
 from trainers.dpo.finish import choose_adapter, write_results
 from trainers.dpo.loop_events import checkpoint_event
 from trainers.dpo.prepare import prepare
 from trainers.dpo.train import TrainingLoop
-from trainers.errors import TrainerError
+from trainers.errors import TrainerError, TrainingFileNotFound, ValidationFileNotFound
 from trainers.events import EventLog, message
 from trainers.host_memory import keep_freed_memory
 from trainers.logs import log_event, name_run
@@ -30,6 +30,7 @@ from trainers.models.weight_hashes import hashing_weights
 from trainers.results import Results
 from trainers.run_folder import RunFolder
 from trainers.sft.phase import SftPhase
+from trainers.spec_file import read_spec
 from trainers.stop_signal import StopSignal, listening_for_stop
 
 log = logging.getLogger(__name__)
@@ -47,16 +48,16 @@ class Tally:
 def run(run_folder_uri: str) -> Outcome | None:
     """Train what `spec.json` says. Returns the outcome, on worker 0 alone.
 
-    Raises: RunStopped after SIGTERM; anything else that another attempt may cure.
+    Raises: RunStopped after SIGTERM; UnreadableSpec; anything else that another attempt may cure.
     """
     folder = RunFolder(run_folder_uri)
-    spec = RunSpec.model_validate_json(folder.read(SPEC))
+    spec = read_spec(folder)
     name_run(spec)
     log_event(log, "run_started", threads=torch.get_num_threads())
     keep_freed_memory()
     with listening_for_stop(folder) as stop, open_workers(gpus_per_worker=spec.gpus_per_worker) as workers:
         if workers.from_first(workers.writes and folder.exists(OUTCOME)):
-            return Outcome.model_validate_json(folder.read(OUTCOME)) if workers.writes else None
+            return _read_outcome(folder) if workers.writes else None
         events = EventLog(folder, is_writer=workers.writes)
         try:
             outcome = _run_to_outcome(folder, spec, workers, events, stop)
@@ -64,10 +65,22 @@ def run(run_folder_uri: str) -> Outcome | None:
             events.flush()
         if outcome is not None:
             folder.write(OUTCOME, outcome.model_dump_json(indent=2).encode())
-            code = None if outcome.error is None else outcome.error.code
-            log_event(log, "run_finished", outcome=outcome.status, steps=outcome.steps, code=code)
+            _log_outcome("run_finished", outcome)
         workers.wait()
         return outcome
+
+
+def _read_outcome(folder: RunFolder) -> Outcome:
+    outcome = Outcome.model_validate_json(folder.read(OUTCOME))
+    _log_outcome("run_had_finished", outcome)
+    return outcome
+
+
+def _log_outcome(event: str, outcome: Outcome) -> None:
+    """Tell a failure whole: who runs by hand reads this line, and an exit code of 0."""
+    level = logging.ERROR if outcome.status == "failed" else logging.INFO
+    error = {} if outcome.error is None else outcome.error.model_dump()
+    log_event(log, event, level=level, outcome=outcome.status, steps=outcome.steps, **error)
 
 
 def _run_to_outcome(
@@ -86,7 +99,9 @@ def _train(
 ) -> Outcome | None:
     """Train and write results; worker 0 alone has an outcome to return."""
     with ExitStack() as stack:
-        model_folder = stack.enter_context(local_copy(folder.resolve(spec.model.uri)))
+        with failing_together(workers):
+            _find_files(folder, spec)
+            model_folder = stack.enter_context(local_copy(folder.resolve(spec.model.uri)))
         base_weights = stack.enter_context(hashing_weights(model_folder)) if workers.writes else None
         prepared = prepare(folder, spec, model_folder, workers)
         for event in prepared.opening:
@@ -114,6 +129,20 @@ def _train(
         events.tell(checkpoint_event(chosen.entry, chosen.weights, adapter=ADAPTER, why="which is the result"))
     events.tell(message("finished", f"Finished {tally.steps} steps; the adapter is ready"))
     return _outcome(workers, tally, "succeeded", results=results)
+
+
+def _find_files(folder: RunFolder, spec: RunSpec) -> None:
+    """Before the model is loaded, which may take minutes.
+
+    Raises: TrainingFileNotFound, ValidationFileNotFound; OSError where the store is at fault.
+    """
+    files = ((spec.training_file, TrainingFileNotFound), (spec.validation_file, ValidationFileNotFound))
+    for file, error in files:
+        if file is not None and not folder.exists(file.uri):
+            raise error(
+                f"no file lies at {folder.resolve(file.uri)}, the {error.param}'s place: upload it again and create a "
+                f"new job, or, in a run made by hand, correct {error.param}.uri in its spec.json"
+            )
 
 
 def _outcome(

@@ -4,12 +4,16 @@ Everything else that is raised is the infrastructure's fault: no outcome is writ
 errors travel between processes by pickle, hence one positional message each.
 
     TrainerError
-    ├── InvalidTrainingFile · InvalidValidationFile
+    ├── InvalidTrainingFile
+    │   └── TrainingFileNotFound
+    ├── InvalidValidationFile
+    │   └── ValidationFileNotFound
     ├── UnusableModel · UnusableAdapter · InvalidLoraTargets · QuantizationUnavailable
     ├── NotEnoughMemory
     │   └── ModelTooLarge
     └── NonFiniteLoss · ReferenceContractBroken
     RunStopped (not the user's doing)
+    UnreadableSpec (no run to tell of)
 """
 
 MORE_ROOM = (
@@ -37,6 +41,14 @@ class InvalidTrainingFile(TrainerError):
 class InvalidValidationFile(TrainerError):
     code = "invalid_validation_file"
     param = "validation_file"
+
+
+class TrainingFileNotFound(InvalidTrainingFile):
+    code = "file_not_found"
+
+
+class ValidationFileNotFound(InvalidValidationFile):
+    code = "file_not_found"
 
 
 class UnusableModel(TrainerError):
@@ -82,3 +94,7 @@ class ReferenceContractBroken(TrainerError):
 
 class RunStopped(Exception):
     """The run was asked to stop (SIGTERM) and did, between two steps; another attempt goes on from its checkpoint."""
+
+
+class UnreadableSpec(Exception):
+    """The run folder has no spec to go by. No outcome: what wrote the spec, a person or the service, is at fault."""

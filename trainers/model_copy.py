@@ -17,14 +17,17 @@ from typing import IO
 
 from pyarrow import fs
 
-from trainers.file_systems import locate, outlast
+from trainers.errors import UnusableModel
+from trainers.file_systems import S3_SCHEME, locate, outlast
 
 
 @contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
-    """Yield a local folder with what lies under `uri`, for as long as the block runs. Raises: OSError."""
+    """Yield a local folder with what lies under `uri`, while the block runs. Raises: UnusableModel; OSError."""
     files, path = locate(uri)
     if isinstance(files, fs.LocalFileSystem):
+        if not Path(path).is_dir():
+            raise _misplaced(path, found="a file, and no folder," if Path(path).exists() else "nothing")
         yield Path(path)
         return
     place = _own_folder() / _digest(f"{os.environ.get('DPO_S3_ENDPOINT_URL')} {uri}")
@@ -52,10 +55,20 @@ def _digest(text: str) -> str:
 
 
 def _listing(files: fs.FileSystem, path: str) -> str:
-    """Return what lies there: names, sizes and times."""
-    found = outlast(lambda: files.get_file_info(fs.FileSelector(path, recursive=True)))
+    """Return what lies there: names, sizes and times. Raises: UnusableModel; OSError."""
+    selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
+    found = outlast(lambda: files.get_file_info(selector))
     whole = sorted((info.path, info.size, info.mtime_ns) for info in found if info.type == fs.FileType.File)
+    if not whole:
+        raise _misplaced(f"{S3_SCHEME}{path}", found="nothing")
     return repr(whole)
+
+
+def _misplaced(place: str, *, found: str) -> UnusableModel:
+    # transformers would take a path that is not there for a name on Hugging Face's hub, and tell the rules of names.
+    return UnusableModel(
+        f"{found} lies at {place}; mend its uri in the registry (models file): a model's folder, or s3://bucket/prefix"
+    )
 
 
 def _take(lock: IO[str], copy: Path, files: fs.FileSystem, path: str) -> None:

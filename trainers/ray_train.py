@@ -18,6 +18,7 @@ from trainers.file_systems import locate
 from trainers.imports import no_garbage_collection
 from trainers.logs import configure_logging, log_event, name_run
 from trainers.run_folder import RunFolder
+from trainers.spec_file import read_spec
 from trainers.stop_signal import mark_stop_on_sigterm
 
 RUN_FOLDER_VARIABLE = "DPO_RUN_FOLDER_URI"
@@ -44,8 +45,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _drive(run_id: str, folder: RunFolder) -> int:
-    """Raises: RunStopped; anything that another attempt may cure."""
-    spec = RunSpec.model_validate_json(folder.read(SPEC))
+    """Raises: RunStopped; UnreadableSpec; anything that another attempt may cure."""
+    spec = read_spec(folder)
     name_run(spec)
     if spec.run_id != run_id:
         told = f"{folder.uri}/{SPEC} is run {spec.run_id}'s, not {run_id}'s"

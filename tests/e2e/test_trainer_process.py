@@ -1,5 +1,6 @@
 """`python -m trainers` as a process: asked to stop, or killed, it loses nothing."""
 
+import json
 import os
 import signal
 import subprocess
@@ -65,5 +66,24 @@ def test_a_run_that_was_ended_and_then_killed_goes_on_to_the_unbroken_ones_losse
     assert sum(event.key.startswith("resumed:") for event in read_events(broken)) == 2
 
 
-def test_a_folder_without_a_spec_is_no_success(tmp_path: Path) -> None:
-    assert start(tmp_path).wait(timeout=120) == 1
+def run_by_hand(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "trainers", str(folder)]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_folder_without_a_spec_is_told_in_one_line(tmp_path: Path) -> None:
+    done = run_by_hand(tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"nothing lies at {tmp_path}/spec.json: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_failed_run_exits_with_0_and_its_last_line_tells_why_each_time(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", tmp_path / "nowhere")
+    for event in ("run_finished", "run_had_finished"):
+        done = run_by_hand(tmp_path / "run")
+        assert done.returncode == 0
+        told = json.loads(done.stdout.splitlines()[-1])
+        assert (told["event"], told["level"], told["outcome"]) == (event, "error", "failed")
+        assert (told["code"], told["param"]) == ("model_not_usable", "model")
+        assert f"nothing lies at {tmp_path / 'nowhere'}" in told["message"]

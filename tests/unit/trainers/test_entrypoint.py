@@ -351,7 +351,19 @@ def test_a_model_the_packed_layout_cannot_serve_trains_on_padded_rows(tmp_path: 
 
 def test_a_missing_model_is_told(tmp_path: Path) -> None:
     make_run(tmp_path / "run", tmp_path / "nowhere")
-    assert failure(tmp_path / "run")[:2] == ("model_not_usable", "model")
+    code, param, message = failure(tmp_path / "run")
+    assert (code, param) == ("model_not_usable", "model")
+    assert message.startswith(f"nothing lies at {tmp_path / 'nowhere'}; mend its uri in the registry (models file)")
+
+
+@pytest.mark.parametrize("param", ["training_file", "validation_file"])
+def test_a_missing_file_is_told_before_the_model_is_loaded(tmp_path: Path, param: str) -> None:
+    spec = make_run(tmp_path / "run", tmp_path / "nowhere")
+    gone = spec.training_file.model_copy(update={"uri": "gone.jsonl"})
+    make_run(tmp_path / "run", tmp_path / "nowhere", **{param: gone})
+    code, told_param, message = failure(tmp_path / "run")
+    assert (code, told_param) == ("file_not_found", param)
+    assert message.startswith(f"no file lies at {tmp_path / 'run' / 'gone.jsonl'}, the {param}'s place")
 
 
 def test_a_file_that_changed_is_refused(tmp_path: Path, tiny_model: Path) -> None:

@@ -10,6 +10,7 @@ from pyarrow import fs
 
 from tests.buckets import Bucket
 from trainers import model_copy
+from trainers.errors import UnusableModel
 from trainers.model_copy import local_copy
 from trainers.run_folder import RunFolder
 
@@ -50,6 +51,24 @@ def model(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> st
 def test_a_local_folder_is_its_own_copy(tmp_path: Path) -> None:
     with local_copy(str(tmp_path)) as copy:
         assert copy == tmp_path
+
+
+@pytest.mark.parametrize(("name", "found"), [("nowhere", "nothing"), ("file", "a file, and no folder,")])
+def test_a_place_without_a_folder_is_told(tmp_path: Path, name: str, found: str) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UnusableModel, match=rf"^{found} lies at {tmp_path / name}; mend its uri"),
+        local_copy(str(tmp_path / name)),
+    ):
+        pass
+
+
+def test_a_place_in_a_bucket_without_a_folder_is_told(model: str) -> None:
+    with (
+        pytest.raises(UnusableModel, match=rf"^nothing lies at {model}/nowhere; mend its uri"),
+        local_copy(f"{model}/nowhere"),
+    ):
+        pass
 
 
 def test_a_folder_in_a_bucket_is_copied_for_as_long_as_it_is_needed(model: str) -> None:

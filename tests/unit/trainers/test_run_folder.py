@@ -10,6 +10,7 @@ from tests.buckets import NAME, Bucket
 from tests.faulty_network import Relay, relayed
 from trainers import file_systems
 from trainers.run_folder import RunFolder
+from trainers.spec_file import read_spec
 
 pytestmark = pytest.mark.slow
 
@@ -144,6 +145,15 @@ def test_a_store_that_stays_away_is_given_up(bucket: Bucket, relay: Relay, monke
     relay.go_down()
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
         RunFolder(f"{bucket.url}/runs/1").write("a", b"x")
+
+
+def test_a_store_that_stays_away_is_not_taken_for_a_missing_spec(
+    bucket: Bucket, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_systems, "OUTAGE_S", 0.0)
+    relay.go_down()
+    with pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        read_spec(RunFolder(f"{bucket.url}/runs/1"))
 
 
 def test_a_write_that_is_cut_off_is_not_seen_and_done_again(

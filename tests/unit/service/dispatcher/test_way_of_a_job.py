@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from schemas.run_layout import SPEC
 from schemas.run_record import RunError
 from schemas.run_spec import RunSpec
+from service.dispatcher.launch import look_before_launch
+from service.dispatcher.run_specs import build_run_spec
 from tests.unit.service.dispatcher.scripted_backend import ScriptedBackend
 from tests.unit.service.dispatcher.scripted_trainer import (
     checkpoint_event,
@@ -84,6 +87,22 @@ def test_the_spec_is_numbers_and_uris(tmp_path: Path) -> None:
         assert spec.reference_cache == world.context.store.uri(f"references/{PROJECT}")
         assert spec.validation_file is not None
         assert spec.validation_file.file_id == validation
+
+
+def left_out(record: BaseModel) -> set[str]:
+    """Fields, of its records too, that were not given. `version` is nobody's to choose."""
+    missing = set(type(record).model_fields) - record.model_fields_set - {"version"}
+    return missing.union(*(left_out(value) for _, value in record if isinstance(value, BaseModel)))
+
+
+def test_the_service_leaves_no_field_of_a_spec_to_its_default(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(whole_run)) as world:
+        validation = world.upload(pairs(2))
+        guards = {"type": "dpo", "dpo": {"guards": {"max_kl": 1.0}, "reference": {"type": "sft"}}}
+        world.submit(validation_file=validation, method=guards)
+        world.tick(times=2)
+        [rows] = look_before_launch(world.context, world.open_runs())
+        assert left_out(build_run_spec(rows, world.context.store, world.context.registry)) == set()
 
 
 def test_the_job_shows_what_auto_became_once_it_is_queued(tmp_path: Path) -> None:
