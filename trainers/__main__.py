@@ -1,6 +1,6 @@
 """`python -m trainers RUN_FOLDER`: run what the folder's `spec.json` says, under torchrun or not, without a service.
 
-Exits with 0 once there is an outcome, also a failed one: `outcome.json` and the log's last line tell which. With 143
+Exits with 0 once there is an outcome, also a failed one: `outcome.json` tells why, the log's last line which. With 143
 when SIGTERM stopped it, with 2 where `spec.json` cannot be used, with 1 on anything that a new attempt may cure.
 """
 
@@ -12,7 +12,7 @@ from trainers.imports import no_garbage_collection
 from trainers.logs import configure_logging
 
 EXIT_CODES = (
-    "Exit code 0: the run has ended, well or not; outcome.json in the folder and the log's last line tell which, and a "
+    "Exit code 0: the run has ended, well or not; the log's last line tells which, outcome.json in the folder why. A "
     "folder with an outcome.json is not trained again. 2: spec.json cannot be used. 143: stopped by SIGTERM. 1: "
     "anything else. After 143 and 1 run it again: it goes on from its last checkpoint."
 )

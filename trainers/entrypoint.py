@@ -6,6 +6,7 @@ raised, leaves no outcome, and a later attempt goes on from the last checkpoint.
 
 import logging
 import resource
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -77,10 +78,13 @@ def _read_outcome(folder: RunFolder) -> Outcome:
 
 
 def _log_outcome(event: str, outcome: Outcome) -> None:
-    """Tell a failure whole: who runs by hand reads this line, and an exit code of 0."""
-    level = logging.ERROR if outcome.status == "failed" else logging.INFO
-    error = {} if outcome.error is None else outcome.error.model_dump()
-    log_event(log, event, level=level, outcome=outcome.status, steps=outcome.steps, **error)
+    """A failure's message is for the user, whose text may be in it: a kept log says where to read it."""
+    if outcome.error is None:
+        log_event(log, event, outcome=outcome.status, steps=outcome.steps)
+        return
+    told = outcome.error.message if sys.stdout.isatty() else f"see {OUTCOME}"
+    fields = {"code": outcome.error.code, "param": outcome.error.param, "message": told}
+    log_event(log, event, level=logging.ERROR, outcome=outcome.status, steps=outcome.steps, **fields)
 
 
 def _run_to_outcome(

@@ -78,7 +78,7 @@ def test_a_folder_without_a_spec_is_told_in_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_failed_run_exits_with_0_and_its_last_line_tells_why_each_time(tmp_path: Path) -> None:
+def test_a_failed_run_exits_with_0_and_its_last_line_tells_where_to_read_why_each_time(tmp_path: Path) -> None:
     make_run(tmp_path / "run", tmp_path / "nowhere")
     for event in ("run_finished", "run_had_finished"):
         done = run_by_hand(tmp_path / "run")
@@ -86,4 +86,7 @@ def test_a_failed_run_exits_with_0_and_its_last_line_tells_why_each_time(tmp_pat
         told = json.loads(done.stdout.splitlines()[-1])
         assert (told["event"], told["level"], told["outcome"]) == (event, "error", "failed")
         assert (told["code"], told["param"]) == ("model_not_usable", "model")
-        assert f"nothing lies at {tmp_path / 'nowhere'}" in told["message"]
+        assert told["message"] == "see outcome.json"
+    outcome = Outcome.model_validate_json((tmp_path / "run" / OUTCOME).read_bytes())
+    assert outcome.error is not None
+    assert outcome.error.message.startswith(f"nothing lies at {tmp_path / 'nowhere'}; mend its uri")
