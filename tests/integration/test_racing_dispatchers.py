@@ -24,6 +24,7 @@ from service.dispatcher.context import DispatchContext
 from service.dispatcher.loop import Dispatcher
 from service.dispatcher.validations import Validations
 from service.identifiers import new_file_id, new_job_id, new_project_id
+from service.jobs.hyperparameters import resolve
 from service.storage.folder import FolderStore
 from tests.integration.serving import wait_until
 from tests.postgres import PostgresDatabases
@@ -179,6 +180,7 @@ def _add_job(database: Database, project_id: ProjectId, file_id: FileId) -> JobI
         event_count=0,
         created_at=now,
         request=request.model_dump(mode="json"),
+        resolved_method=resolve(request.method.dpo, pairs=4, model=ENTRY).method.model_dump(mode="json"),
         model=MODEL,
         training_file_id=file_id,
         training_format="trl_explicit",

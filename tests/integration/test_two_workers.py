@@ -63,7 +63,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     parent = tmp_path_factory.mktemp("runs")
     for name in OF_ONE:
         make_of_nine(parent / name / "two", model, name, workers=2)
-    validation = _held_out(parent)
+    validation = _three_pairs(parent, first=6)  # of those that are trained on, whose loss falls
     limits = {"max_kl": 1e-4, "min_chosen_logp_ratio": None, "max_valid_loss_rise": None}
     guards = GuardParameters.model_validate(limits | {"patience": 2, "action": "stop"})
     guarded = {"validation_file": validation, "guards": guards, "evaluate_every_steps": 2}
@@ -89,12 +89,12 @@ def make_of_nine(folder: Path, model: Path, name: str, *, workers: int) -> None:
     folder.mkdir(parents=True)
     files = {"training_file": write_preferences(folder / "nine.jsonl", preference_rows(9))}
     if name != ESTIMATED:
-        files["validation_file"] = _held_out(folder)
+        files["validation_file"] = _three_pairs(folder, first=30)
     make_run(folder, model, workers=workers, **files, **OF_ONE[name])
 
 
-def _held_out(folder: Path) -> Any:
-    file = write_preferences(folder / "validation.jsonl", preference_rows(3, first=30))
+def _three_pairs(folder: Path, *, first: int) -> Any:
+    file = write_preferences(folder / "validation.jsonl", preference_rows(3, first=first))
     return file.model_copy(update={"uri": str(folder / "validation.jsonl")})
 
 
