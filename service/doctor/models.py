@@ -34,8 +34,6 @@ def examine_models(settings: Settings) -> Iterator[Finding]:
     except StartError as error:
         yield Finding(PART, "failed", str(error), "mend the models file")
         return
-    if not registry:
-        yield Finding(PART, "failed", f"{settings.models_file} names no model", 'add a table [models."NAME"]')
     for name, entry in registry.items():
         yield _examine(name, entry, settings)
 

@@ -16,6 +16,7 @@ from service.db.files import FileRepository
 from service.db.jobs import JobRepository
 from service.db.models import ModelRepository
 from service.db.tables import JobRow
+from service.storage.discard import try_delete
 from service.storage.object_store import ObjectStore
 
 BATCH = 5
@@ -47,17 +48,11 @@ def _sweep_job(database: Database, store: ObjectStore, job: JobRow, *, now: date
     """Remove all that can be. False, and the cause in the log: something could not."""
     try:
         unnamed = _list_unnamed(database, store, job, now=now)
-    except Exception:
+    except OSError:
         log.exception("run_folders_not_listed", job_id=job.id)
         return False
-    is_swept = True
-    for key in unnamed:
-        try:
-            store.delete(key)
-        except Exception:
-            log.exception("bytes_not_deleted", job_id=job.id, key=key)
-            is_swept = False
-    return is_swept
+    left = [key for key in unnamed if not try_delete(store, key)]
+    return not left
 
 
 def _list_unnamed(database: Database, store: ObjectStore, job: JobRow, *, now: datetime) -> list[str]:

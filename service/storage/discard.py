@@ -8,18 +8,26 @@ from collections.abc import Iterable
 
 import structlog
 
+from service.storage.object_keys import InvalidObjectKey
 from service.storage.object_store import ObjectStore
 
 log = structlog.get_logger()
 
 
+def try_delete(store: ObjectStore, key: str) -> bool:
+    """False, and the cause in the log: it is still there."""
+    try:
+        store.delete(key)
+    except (OSError, InvalidObjectKey):  # of a key that a listing told, as what others wrote there may have
+        log.exception("bytes_not_deleted", key=key)
+        return False
+    return True
+
+
 def discard(store: ObjectStore, keys: Iterable[str]) -> None:
     """Up to the first that the store fails on: the others would each wait as long for it."""
     for key in keys:
-        try:
-            store.delete(key)
-        except OSError:
-            log.exception("bytes_not_deleted", key=key)
+        if not try_delete(store, key):
             return
 
 

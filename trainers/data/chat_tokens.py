@@ -17,6 +17,7 @@ from trainers.data.pair_texts import pair_texts, prompt_left_out
 from trainers.data.preference_dataset import PreferenceRow
 from trainers.data.refused_rows import RefusedRows, RowRefused
 from trainers.errors import TrainerError
+from trainers.naming import first_names
 
 PAIRS_NAMED = 8
 SIDES = ("preferred", "non-preferred")
@@ -169,9 +170,7 @@ def _add(tokenized: TokenizedPairs, whole: PairTokens, *, max_length: int) -> No
 
 def name_pairs(pairs: Sequence[PairTokens]) -> str:
     """Name the first of them for a message, and count the rest."""
-    named = ", ".join(pair.name for pair in pairs[:PAIRS_NAMED])
-    rest = len(pairs) - PAIRS_NAMED
-    return f"{named} and {rest} more" if rest > 0 else named
+    return first_names([pair.name for pair in pairs], PAIRS_NAMED)
 
 
 def split_at_boundary(

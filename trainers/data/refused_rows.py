@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from trainers.naming import first_names
+
 LINES_NAMED = 10
 
 
@@ -28,7 +30,4 @@ class RefusedRows:
 
 def name_lines(lines: Sequence[int]) -> str:
     """Name the first of them for a message, and count the rest."""
-    named = ", ".join(map(str, lines[:LINES_NAMED]))
-    rest = len(lines) - LINES_NAMED
-    noun = "line" if len(lines) == 1 else "lines"
-    return f"{noun} {named} and {rest} more" if rest > 0 else f"{noun} {named}"
+    return f"{'line' if len(lines) == 1 else 'lines'} {first_names(lines, LINES_NAMED)}"

@@ -7,7 +7,7 @@ PEFT's own `disable_adapter` and `set_adapter` do the switching.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard, cast
@@ -26,6 +26,7 @@ from schemas.fine_tuning import ReferenceType
 from schemas.run_spec import LoraParameters
 from trainers.errors import InvalidLoraTargets, UnusableAdapter
 from trainers.models.sharded_base import ShardedBase
+from trainers.naming import first_names
 from trainers.seeding import seed_adapter_init
 
 LEARNING = "default"
@@ -36,6 +37,8 @@ APPLIED_SETTINGS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rsl
 """What an adapter's weights do follows from these, too. PEFT makes the patterns itself, where it fuses experts."""
 CARRIED_SETTINGS = (*APPLIED_SETTINGS, "target_modules", "target_parameters", "exclude_modules")
 """What an initial adapter's config may tell us; it is a user's file, and PEFT has settings that name things to load."""
+MODULES_NAMED = 10
+"""Of a model's layers, which may be hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ class InitialAdapter:
         # Which layers "all-linear" means, and what experts' names become where they are fused, PEFT alone knows.
         are_comparable = told.target_modules != "all-linear" and not self.config.target_parameters
         if are_comparable and set(own.target_modules) != set(told.target_modules):
-            found.append(f"target_modules is {_few(own.target_modules)}, not {_few(told.target_modules)}")
+            ours, theirs = (first_names(each.target_modules, MODULES_NAMED) for each in (own, told))
+            found.append(f"target_modules is {ours}, not {theirs}")
         return found
 
 
@@ -196,11 +200,6 @@ def read_adapter(config_json: bytes, weights: bytes, *, sha256: str) -> InitialA
         )
     carried = {name: settings[name] for name in CARRIED_SETTINGS if name in settings}
     return InitialAdapter(LoraConfig(task_type="CAUSAL_LM", **carried), tensors)
-
-
-def _few(names: Sequence[str]) -> str:
-    """A model's layers may be hundreds."""
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _dropping_modules(model: PeftModel) -> list[nn.Module]:
