@@ -24,6 +24,7 @@ from trainers.dpo.packed_batch import PackedLayout
 from trainers.dpo.progress import Progress
 from trainers.entrypoint import run
 from trainers.errors import UnusableModel
+from trainers.exit_codes import leave
 from trainers.models import packed_attention
 from trainers.models.fused_lora import _LoraLinears
 
@@ -136,3 +137,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave(0)

@@ -7,7 +7,7 @@ when SIGTERM stopped it, with 2 where `spec.json` cannot be used, with 1 on anyt
 import argparse
 import sys
 
-from trainers.exit_codes import exit_code_of
+from trainers.exit_codes import exit_code_of, leave
 from trainers.imports import no_garbage_collection
 from trainers.logs import configure_logging
 
@@ -36,4 +36,4 @@ def _run(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))
