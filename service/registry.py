@@ -3,7 +3,7 @@
 A TOML file, one table a model:
 
     [models."smollm2-135m-instruct"]            # without a colon: it parts the names of tuned models
-    uri = "/srv/models/smollm2-135m-instruct"   # a folder in Hugging Face's layout, or s3://bucket/prefix
+    uri = "/srv/models/smollm2-135m-instruct"   # a folder in Hugging Face's layout: its path, or s3://bucket/prefix
     max_length = 8192                           # tokens the model can read
     base_learning_rate = 5e-5                   # what learning_rate_multiplier multiplies
     precision = "fp32"
@@ -11,6 +11,7 @@ A TOML file, one table a model:
     owned_by = "HuggingFaceTB"
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,8 +28,18 @@ SHOWN_ERRORS = 5
 DEFAULT_MODEL_ID = "smollm2-135m-instruct"
 
 
+PLACE = re.compile(r"/|s3://[^/]")
+"""A relative path would be sought in each run's own folder, by a machine that may not be this one."""
+
+
+def _absolute(uri: str) -> str:
+    if not PLACE.match(uri):
+        raise ValueError(f"{uri!r} is neither a folder's absolute path nor s3://bucket/prefix")
+    return uri
+
+
 class BaseModelEntry(Record):
-    uri: Annotated[str, Field(min_length=1)]
+    uri: Annotated[str, AfterValidator(_absolute)]
     max_length: Annotated[int, Field(ge=16)]
     base_learning_rate: Annotated[float, Field(gt=0)]
     precision: Precision = "bf16"

@@ -1,4 +1,7 @@
-"""`/livez`: the process answers. `/readyz`: what it needs is reachable too. Neither takes a key."""
+"""`/livez`: the process answers. `/readyz`: what it needs is reachable too. Neither takes a key.
+
+Some load balancers ask by HEAD.
+"""
 
 from fastapi import APIRouter
 from sqlalchemy.exc import SQLAlchemyError
@@ -11,11 +14,13 @@ from service.storage.object_store import ObjectStore
 router = APIRouter(tags=["health"])
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def livez() -> dict[str, str]:
     return {"status": "alive"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
 async def readyz(app: App) -> dict[str, str]:
     """Raises: Unavailable, naming each part that is not ready."""

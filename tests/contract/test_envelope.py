@@ -100,6 +100,9 @@ def test_a_database_in_trouble_is_a_503(tmp_path: Path) -> None:
 
 
 def test_health(http: httpx2.Client) -> None:
+    for path in ("/livez", "/readyz"):
+        asked = http.head(path)
+        assert (asked.status_code, asked.content) == (200, b"")
     assert http.get("/livez").json() == {"status": "alive"}
     assert http.get("/readyz").json() == {"status": "ready", "database": "ok", "store": "ok"}
 

@@ -145,8 +145,20 @@ def test_a_broken_models_file_is_told_with_file_and_field(tmp_path: Path) -> Non
         ('[model.a]\nuri = "/m"', r"models: Field required; model: Extra inputs are not permitted"),
         ('[models.a]\nurl = "/m"', r"models\.a\.uri: Field required; .*models\.a\.url: Extra inputs are not permitted"),
         ("[models.a", r"models\.toml: .*\(at "),
+        ('[models.a]\nuri = "models/a"', r"models\.a\.uri: .*'models/a' is neither a folder's absolute path nor s3://"),
+        ('[models.a]\nuri = "file:///models/a"', r"models\.a\.uri: .* is neither a folder's absolute path nor s3://"),
+        ('[models.a]\nuri = "s3:///a"', r"models\.a\.uri: .* is neither a folder's absolute path nor s3://"),
     ],
-    ids=["empty", "no model", "a misspelled table", "a misspelled field", "not TOML"],
+    ids=[
+        "empty",
+        "no model",
+        "a misspelled table",
+        "a misspelled field",
+        "not TOML",
+        "a relative path",
+        "a URL of a file",
+        "no bucket",
+    ],
 )
 def test_a_models_file_that_says_something_else_is_refused(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "models.toml"
