@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,12 +16,14 @@ from statistics import mean
 
 from openai import OpenAI
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from deploy.demo.client import JobDidNotSucceed, download_adapter, start_job, watch_job
 
 DATA = Path(__file__).parent / "data"
 FOLDER = Path(".demo").resolve()
+LOG = "service.log"
 MODEL = "smollm2-135m-instruct"
 PROMPTS = ["What is the capital of France, and what is it known for?", "How many legs does a spider have?"]
 START_TIMEOUT_S = 180
@@ -39,7 +42,7 @@ def main() -> int:
         console.print("\nStopped; nothing is left running. `make demo` starts over.")
         return 130
     except (JobDidNotSucceed, ServiceDidNotStart) as error:
-        console.print(f"[red]The demo failed:[/] {error}\nThe service's log: {FOLDER / 'service.log'}")
+        console.print("[red]The demo failed:[/]", escape(f"{error}\nThe service's log: {FOLDER / LOG}"), soft_wrap=True)
         return 1
     console.print(f"\nDone in {time.monotonic() - started:.0f} s.")
     return 0
@@ -54,7 +57,7 @@ def _running_service(console: Console) -> Iterator[tuple[str, str]]:
     """Run `dpo-service serve` on a free port; yield its URL and an API key; leave nothing running."""
     key, port = _api_key(), _free_port()
     settings = {"DPO_DATA_DIR": str(FOLDER), "DPO_PORT": str(port), "DPO_BOOTSTRAP_KEY": key}
-    with (FOLDER / "service.log").open("w") as log:
+    with (FOLDER / LOG).open("w") as log:
         service = subprocess.Popen(
             [sys.executable, "-m", "service.cli", "serve"],
             env=_environment() | settings,
@@ -106,15 +109,19 @@ def _show(console: Console, adapter: Path) -> None:
     table.add_row("margin gained over the reference, nats", "0", f"{mean(gains):+.2f}")
     table.add_row("pairs whose margin has grown", "", f"{mean(gain > 0 for gain in gains):.0%}")
     console.print(table)
-    console.print(f"\nAdapter: {adapter}")
-    console.print(f"To go on: DPO_DATA_DIR={FOLDER} make serve\n  then http://127.0.0.1:8000/v1 with key {_api_key()}")
+    told = (
+        f"\nAdapter: {adapter}\n"
+        f"To go on: DPO_DATA_DIR={shlex.quote(str(FOLDER))} make serve\n"
+        f"  then http://127.0.0.1:8000/v1 with key {_api_key()}"
+    )
+    console.print(told, markup=False, soft_wrap=True)  # to be copied: paths stay in one piece
 
 
 def _api_key() -> str:
     """The demo's key, the same at every start: the data folder knows only its hash."""
     path = FOLDER / "key"
-    if not path.exists():
-        path.touch(mode=0o600)
+    path.touch(mode=0o600)
+    if not path.read_text():
         path.write_text(f"sk-{secrets.token_urlsafe(32)}")
     return path.read_text()
 
@@ -129,7 +136,8 @@ def _wait_until_ready(service: subprocess.Popen[bytes], url: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if service.poll() is not None:
-            raise ServiceDidNotStart(f"`dpo-service serve` ended with exit code {service.returncode}")
+            said = (FOLDER / LOG).read_text(errors="replace").strip().rpartition("\n")[2]
+            raise ServiceDidNotStart(f"`dpo-service serve` ended with exit code {service.returncode}: {said}")
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=5):  # noqa: S310 - our own loopback URL
                 return

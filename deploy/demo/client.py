@@ -2,7 +2,7 @@
 
 client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key=KEY)
 job = start_job(client, Path("train.jsonl"), Path("valid.jsonl"), model="smollm2-135m-instruct")
-job = watch_job(client, job)
+job = watch_job(client, job, console=Console())
 adapter = download_adapter(client, job, into=Path("adapters"))
 """
 
@@ -85,7 +85,7 @@ def _show_events(client: OpenAI, job: FineTuningJob, progress: Progress, bar: Ta
             numbers = f"loss {data['train_loss']:.4f}  margin {data['rewards_margin']:+.3f}  {_time_left(job)}"
             progress.update(bar, completed=data["step"], total=data["total_steps"], numbers=numbers)
         else:
-            progress.console.print(f"  {event.message}", highlight=False)
+            progress.console.print(f"  {event.message}", markup=False, highlight=False)
 
 
 def _time_left(job: FineTuningJob) -> str:
