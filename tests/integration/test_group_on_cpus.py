@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,13 @@ from schemas.ids import RunId
 from schemas.run_layout import OUTCOME
 from schemas.run_record import Outcome
 from service.backends.backend import RunRequest, RunState
-from service.backends.local_ray import LocalRay
+from service.backends.local_ray import LocalRay, python_for_ray
 from tests.buckets import NAME, Bucket
 from tests.integration.serving import wait_until
 from tests.tiny_model import save_tiny_model
 from tests.tiny_runs import make_run
 
-FIVE_CORES = ("/bin/sh", "-c", f'exec "{sys.executable}" -m ray.scripts.scripts "$@" --num-cpus=5', "ray")
+FIVE_CORES = 'exec "$0" -m ray.scripts.scripts "$@" --num-cpus=5'
 BOOKED = {"submission_id": "somebody-elses", "entrypoint": "exec sleep 600", "entrypoint_num_cpus": 2}
 
 
@@ -28,7 +27,7 @@ def test_two_workers_start_where_others_hold_two_of_five_cores_and_share_all_of_
     spec = make_run(tmp_path / "run", save_tiny_model(tmp_path / "model"), workers=2)
     for path in (tmp_path / "run").iterdir():
         bucket.client().upload_file(str(path), NAME, f"{bucket.prefix}/run/{path.name}")
-    ray = LocalRay(tmp_path / "ray", ray_command=FIVE_CORES)
+    ray = LocalRay(tmp_path / "ray", ray_command=("/bin/sh", "-c", FIVE_CORES, python_for_ray(tmp_path)))
     try:
         backend = ray.start()
         ray.http.post("/api/jobs/", json.dumps(BOOKED).encode())

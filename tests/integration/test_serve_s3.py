@@ -113,7 +113,8 @@ def load_adapter(archive: bytes, folder: Path, *, base: Bucket) -> set[str]:
     from trainers.model_copy import local_copy
 
     with tarfile.open(fileobj=BytesIO(archive)) as packed:
-        packed.extractall(folder, filter="data")
+        packed.extraction_filter = getattr(tarfile, "data_filter", None)  # 3.11.0 to 3.11.3 have none
+        packed.extractall(folder)
     with local_copy(f"{base.url}/models/tiny") as model:
         loaded: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), folder)
     return set(loaded.peft_config)
