@@ -26,7 +26,7 @@ def admit_runs(session: Session, capacity: Capacity, largest: Capacity, *, now: 
     held = _without(QueueRepository(session).count_held(), waiting)
     has_moved = False
     for run in waiting:
-        needed = Requirements(run.workers, run.gpus // run.workers)
+        needed = Requirements.of(run)
         if has_room(needed, held, capacity):
             RunRepository(session).admit(RunId(run.id), now=now)
             held = Held(held.gpus + needed.gpus, held.cpu_runs + (needed.gpus == 0))

@@ -6,10 +6,12 @@ worth of cores.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 from schemas.fine_tuning import CreateJobRequest, ResourceOptions, Sharding
 from service.backends.backend import Capacity
 from service.db.queue import Held
+from service.db.tables import RunRow
 from service.dispatcher.context import JobFailure
 from service.jobs.resources import resolve_gpus
 from service.registry import BaseModelEntry
@@ -22,6 +24,11 @@ SHARDS_BASE: dict[Sharding, bool | None] = {"auto": None, "full": True, "none": 
 class Requirements:
     workers: int
     gpus_per_worker: int
+
+    @classmethod
+    def of(cls, run: RunRow) -> Self:
+        """What the run was admitted with and is counted for, whatever the registry says since."""
+        return cls(run.workers, run.gpus // run.workers)
 
     @property
     def gpus(self) -> int:

@@ -13,7 +13,7 @@ from service.db.tables import FileRow, JobRow, ModelRow, RunRow
 from service.dispatcher.files_of_job import files_of
 from service.dispatcher.job_request import read_method, read_request
 from service.dispatcher.model_of_job import find_adapter, model_of
-from service.dispatcher.requirements import resolve_requirements, resolve_sharding
+from service.dispatcher.requirements import Requirements, resolve_sharding
 from service.jobs import hyperparameters
 from service.registry import Registry
 from service.storage.object_store import ObjectStore
@@ -46,7 +46,7 @@ def build_run_spec(rows: SpecRows, store: ObjectStore, registry: Registry) -> Ru
     request, method = read_request(job), read_method(job)
     model = model_of(job, rows.adapter, registry)
     files = files_of(job, rows.files)
-    needed = resolve_requirements(request.resources, model.entry)
+    needed = Requirements.of(run)
     assert job.training_pairs is not None, f"{job.id} was launched before its files were validated"
     numbers = hyperparameters.resolve(method, pairs=job.training_pairs, model=model.entry)
     return RunSpec(

@@ -100,7 +100,7 @@ def _start_next_attempt(
     if not JobRepository(session).next_attempt(job_id, seen_attempt=run.attempt):
         leases_of(session, context).release(job_id)
         return
-    needed = Requirements(run.workers, run.gpus // run.workers)
+    needed = Requirements.of(run)
     RunRepository(session).add(new_run(job, needed, attempt=run.attempt + 1, now=now, launch_at=launch_at))
     EventRepository(session).append(job_id, [NewEvent(f"run:{run.id}:lost", now, "warn", message)])
 

@@ -22,7 +22,7 @@ from tests.unit.service.dispatcher.scripted_trainer import (
     write_chunk,
     write_outcome,
 )
-from tests.unit.service.dispatcher.world import START, open_world, with_parts
+from tests.unit.service.dispatcher.world import ENTRY, MODEL, START, open_world, with_parts
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +52,18 @@ def test_the_next_attempt_is_told_where_the_earlier_ones_lie(tmp_path: Path) -> 
         world.tick_until_ended(job_id)
         spec = RunSpec.model_validate_json(world.context.store.read(f"runs/{job_id}/{job_id}-3/{SPEC}"))
         assert [Path(folder).name for folder in spec.resume_from] == [f"{job_id}-2", f"{job_id}-1"]
+
+
+def test_the_next_attempt_asks_for_what_it_is_counted_with_whatever_the_registry_says_since(tmp_path: Path) -> None:
+    with open_world(tmp_path, ScriptedBackend(lost_at_first, gpus=4)) as world:
+        job_id = world.submit()
+        while world.attempt(job_id) < 2:
+            world.tick()
+        larger = ENTRY.model_copy(update={"gpus": 4})
+        world.restart(with_parts(world.context, registry={MODEL: larger}))
+        assert world.tick_until_ended(job_id).status == "succeeded"
+        request = world.backend.requests[f"{job_id}-2"]
+        assert (request.workers, request.gpus_per_worker) == (1, 0)
 
 
 def test_a_store_whose_mount_has_gone_is_waited_for(tmp_path: Path) -> None:
