@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,17 +62,18 @@ class LocalRay:
         self._guardian: subprocess.Popen[bytes] | None = None
         self.address = ""
 
-    def start(self, *, timeout_s: float = START_TIMEOUT_S) -> RayJobsBackend:
-        """Start it and wait until it takes jobs. Raises: LocalRayFailed."""
+    def start(self, *, timeout_s: float = START_TIMEOUT_S, stopping: threading.Event | None = None) -> RayJobsBackend:
+        """Start it and wait until it takes jobs, or until somebody sets `stopping`. Raises: LocalRayFailed."""
+        stopping = stopping or threading.Event()
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                return self._try_to_start(timeout_s=timeout_s)
+                return self._try_to_start(timeout_s=timeout_s, stopping=stopping)
             except LocalRayFailed as failure:
                 if RAY_GAVE_UP not in str(failure) or time.monotonic() > deadline:
                     raise
 
-    def _try_to_start(self, *, timeout_s: float) -> RayJobsBackend:
+    def _try_to_start(self, *, timeout_s: float, stopping: threading.Event) -> RayJobsBackend:
         self._work_dir.mkdir(parents=True, exist_ok=True)
         self.close()  # one that died
         end_leftovers(self._work_dir)
@@ -79,9 +81,9 @@ class LocalRay:
         self.address = f"http://127.0.0.1:{ports['dashboard-port']}"
         folder = Path(tempfile.mkdtemp(prefix="dpo-ray-", dir=SOCKETS_ROOT))
         python = python_for_ray(folder)
-        self._guardian = self._spawn(folder, python, ports)
+        self._guardian = guardian = self._spawn(folder, python, ports)
         jobs = RayJobsBackend(self.http, DriverCommand(python, import_path()))
-        self._wait_until_up(jobs, timeout_s=timeout_s)
+        self._wait_until_up(jobs, guardian, timeout_s=timeout_s, stopping=stopping)
         return jobs
 
     @property
@@ -119,9 +121,17 @@ class LocalRay:
                 start_new_session=True,  # Ctrl-C is for the service
             )
 
-    def _wait_until_up(self, jobs: RayJobsBackend, *, timeout_s: float) -> None:
+    def _wait_until_up(
+        self,
+        jobs: RayJobsBackend,
+        guardian: "subprocess.Popen[bytes]",
+        *,
+        timeout_s: float,
+        stopping: threading.Event,
+    ) -> None:
+        """Asked for here too, whether it is to stop: who closed it a moment ago may have found no guardian to end."""
         deadline = time.monotonic() + timeout_s
-        while self._guardian is not None and self._guardian.poll() is None:
+        while guardian.poll() is None:
             try:
                 jobs.capacity()
                 return
@@ -129,10 +139,10 @@ class LocalRay:
                 if time.monotonic() > deadline:
                     self.close()
                     raise LocalRayFailed(self._explain(f"did not come up within {timeout_s:g} s")) from None
-                time.sleep(POLL_S)
-        code = self._guardian.returncode if self._guardian else 0
+                if stopping.wait(POLL_S):
+                    break
         self.close()
-        raise LocalRayFailed(self._explain(f"ended while it started, with exit code {code}"))
+        raise LocalRayFailed(self._explain(f"ended while it started, with exit code {guardian.returncode}"))
 
     def _explain(self, what: str) -> str:
         lines = self._log_path.read_text(errors="replace").splitlines()[-LOG_LINES:]

@@ -79,7 +79,7 @@ class LocalRayBackend:
         """Start it again whenever it has died. Raises: LocalRayFailed."""
         while not self._closing.is_set():
             started_at = time.monotonic()
-            self._jobs = self._ray.start()
+            self._jobs = self._ray.start(stopping=self._closing)
             log.info("local_ray_ready", seconds=round(time.monotonic() - started_at, 1))
             while self._ray.is_alive() and not self._closing.wait(WATCH_S):
                 pass

@@ -65,6 +65,17 @@ def test_a_ray_that_does_not_come_up_is_told_with_its_last_lines(tmp_path: Path,
     assert ray_processes(tmp_path) == []
 
 
+@pytest.mark.timeout(60)
+def test_closing_before_it_has_a_guardian_ends_the_start(tmp_path: Path) -> None:
+    failures: list[LocalRayFailed] = []
+    ray = LocalRay(tmp_path, ray_command=("/bin/sh", "-c", "exec sleep 600"))
+    backend = LocalRayBackend(ray, on_failure=failures.append)
+    backend.start()
+    backend.close()
+    assert failures == []
+    assert ray_processes(tmp_path) == []
+
+
 def test_a_ray_whose_processes_were_too_slow_for_it_is_started_again(tmp_path: Path) -> None:
     first = f'touch "{tmp_path}/tried"; echo {RAY_GAVE_UP}; exit 1'
     script = f'if test -e "{tmp_path}/tried"; then echo no room; exit 3; fi; {first}'

@@ -16,7 +16,7 @@ class BrokenRay(LocalRay):
         super().__init__(Path("/nowhere"))
         self._error = error
 
-    def start(self, *, timeout_s: float = 0) -> RayJobsBackend:
+    def start(self, *, timeout_s: float = 0, stopping: threading.Event | None = None) -> RayJobsBackend:
         raise self._error
 
 
