@@ -1,4 +1,4 @@
-"""`/v1/fine_tuning/jobs`: OpenAI's objects, and ours beside theirs where `api.md` adds a field.
+"""`/v1/fine_tuning/jobs`: OpenAI's objects, and fields of ours beside theirs.
 
 beta, told the right way round: a *higher* beta holds the policy *closer* to the reference.
 """

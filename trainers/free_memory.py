@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import torch
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -20,13 +21,8 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    return min([_available_on_host(), *_left_in_container()]) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def _available_on_host() -> int:
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    kibibytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-    return int(kibibytes) * 1024
+    on_host = int(psutil.virtual_memory().available)
+    return min([on_host, *_left_in_container()]) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _left_in_container() -> Iterator[int]:

@@ -2,7 +2,7 @@
 
 One worker runs here in the driver, which holds its GPU: no controller, no group to start, nothing of Ray to import.
 More workers are a Ray Train group that restarts from the run's last checkpoint when one dies. The loop is the same,
-`trainers.entrypoint.run`, and so are the exit codes of `python -m trainers`.
+`trainers.entrypoint.run`, and so are the exit codes of `python -m trainers`, but for 70 where no outcome was left.
 """
 
 import logging

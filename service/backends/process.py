@@ -66,6 +66,7 @@ class ProcessBackend:
         folder = self._work_dir / run_id
         if is_locked(folder / "lock"):
             return RunStatus(RunState.RUNNING, "")
+        self._stop_asked_at.pop(run_id, None)
         if not (folder / "pid").exists():
             return RunStatus(RunState.UNKNOWN, "")
         return RunStatus(RunState.ENDED, _how_it_ended(folder))

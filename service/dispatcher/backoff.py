@@ -41,5 +41,6 @@ class Backoff:
         self._troubles[job_id] = _Trouble(former.tries + 1, failures, now + timedelta(seconds=delay_s))
         return failures
 
-    def note_success(self, job_id: str) -> None:
+    def forget(self, job_id: str) -> None:
+        """It went well, or was given up."""
         self._troubles.pop(job_id, None)

@@ -165,7 +165,7 @@ class Dispatcher:
             else:
                 self._note_failure(job_id, name, error)
         else:
-            self._backoff.note_success(name)
+            self._backoff.forget(name)
             self._is_database_away = False
             return True
         return False
@@ -188,6 +188,7 @@ class Dispatcher:
         if job_id and failures >= MAX_FAILURES and not is_store_away:
             with suppress(SQLAlchemyError, LeaseLost):
                 self._give_up(job_id, error)
+                self._backoff.forget(name)
 
     def _give_up(self, job_id: JobId, error: Exception) -> None:
         message = internal_error_message("go on with this job", error)

@@ -1,4 +1,4 @@
-"""A run's events as the job's: the message a person reads, and the metrics flat under api.md's names."""
+"""A run's events as the job's: the message a person reads, and the metrics, flat."""
 
 from datetime import UTC, datetime
 

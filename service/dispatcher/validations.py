@@ -82,7 +82,7 @@ class Validations:
             else:
                 self._note_failure(job, error)
         else:
-            self._backoff.note_success(job_id)
+            self._backoff.forget(job_id)
         finally:
             with self._lock:
                 self._under_way.discard(job_id)
@@ -95,3 +95,4 @@ class Validations:
             failure = JobFailure("internal_error", internal_error_message("validate the files", error))
             with suppress(LeaseLost, SQLAlchemyError):
                 refuse_files(self._context, job, failure)
+                self._backoff.forget(job.id)

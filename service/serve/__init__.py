@@ -1,1 +1,1 @@
-"""`dpo-service serve`: API, dispatcher and a local Ray in one command, and nothing of them left when it ends."""
+"""The commands: `serve` is API, dispatcher and a local Ray in one, the others are parts of it."""

@@ -1,4 +1,4 @@
-"""Why `serve` does not start. Each message is for the person at the terminal: what, where, and what to do."""
+"""Why a command does not start. Each message is for the person at the terminal: what, where, and what to do."""
 
 
 class StartError(Exception):

@@ -11,6 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 from tokenizers import pre_tokenizers
 from transformers import (
@@ -93,7 +94,7 @@ def _sweep_leftovers(destination: Path) -> None:
     """Remove what a killed preparation left."""
     for leftover in destination.parent.glob(f"{_unfinished_prefix(destination)}*"):
         owner = leftover.name.removeprefix(_unfinished_prefix(destination))
-        if not Path("/proc", owner).exists():
+        if not psutil.pid_exists(int(owner)):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
