@@ -30,7 +30,8 @@ def _run(settings: Settings) -> None:
     with ExitStack() as stack:
         seen = stack.enter_context(observing())
         database = stack.enter_context(open_current_database(shared.database_url, tell=seen.observer()))
-        store = seen.store(open_service_store(shared.storage_url, s3_endpoint_url=settings.s3_endpoint_url))
+        stored = open_service_store(shared.storage_url, s3_endpoint_url=settings.s3_endpoint_url, database=database)
+        store = seen.store(stored)
         stack.enter_context(metrics_endpoint(settings, seen.metrics, database))
         dispatcher_id = new_dispatcher_id()
         dispatcher = build_dispatcher(
