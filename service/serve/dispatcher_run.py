@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from service.identifiers import new_dispatcher_id
 from service.serve.backends import open_shared_backend
 from service.serve.dispatching import build_dispatcher, chores, running
+from service.serve.exposure import refuse_exposed_elsewhere
 from service.serve.metrics_endpoint import metrics_endpoint
 from service.serve.observation import observing
 from service.serve.shared_settings import load_shared
@@ -25,6 +26,7 @@ def run_dispatcher(settings: Settings) -> None:
 
 
 def _run(settings: Settings) -> None:
+    refuse_exposed_elsewhere(settings)
     shared = load_shared(settings)
     backend = open_shared_backend(settings)
     with ExitStack() as stack:
