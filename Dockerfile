@@ -19,7 +19,5 @@ USER dpo
 ENV PATH=/opt/dpo/bin:$PATH DPO_DATA_DIR=/data DPO_HOST=0.0.0.0 DPO_PORT=8000
 VOLUME /data
 EXPOSE 8000
-HEALTHCHECK --interval=10s --start-period=120s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz')"]
 ENTRYPOINT ["dpo-service"]
 CMD ["serve"]

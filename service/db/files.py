@@ -52,6 +52,10 @@ class FileRepository:
         """Those of the ids that have a row, expired or not."""
         return set(self._session.scalars(select(FileRow.id).where(FileRow.id.in_(file_ids))))
 
+    def has_any(self) -> bool:
+        """Whether there is a row at all, expired or not: then something was written to the store."""
+        return self._session.scalars(select(FileRow.id).limit(1)).first() is not None
+
     def delete(self, project_id: ProjectId, file_id: FileId) -> bool:
         """True when this call removed the row."""
         removed = self._session.execute(

@@ -32,8 +32,8 @@ def _examine_cluster(settings: Settings, address: str) -> Finding:
     try:
         with open_backend(settings, settings.resolved_data_dir, on_failure=lambda _: None) as opened:
             capacity = opened.backend.capacity()
-    except StartError as error:
-        return Finding(PART, "failed", str(error), "see above")
+    except StartError as error:  # its words are the remedy, too
+        return Finding(PART, "failed", str(error))
     except BackendUnavailable as error:
         return Finding(PART, "failed", str(error), _remedy(error, settings))
     told = f"{address}: {capacity.cpus} CPUs, {capacity.gpus} GPUs"

@@ -14,16 +14,26 @@ LITTLE_ROOM_BYTES = 1024**3
 
 def examine_data_folder(settings: Settings) -> Iterator[Finding]:
     folder = settings.resolved_data_dir
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    existing = nearest_existing(folder)
     try:
-        with TemporaryFile(dir=existing) as file:
-            file.write(b"\0")
-            file.flush()
+        try_writing(existing)
     except OSError as error:
         remedy = f"make {existing} a folder that this user may write, or name another in DPO_DATA_DIR"
         yield Finding(PART, "failed", f"{folder} cannot be written ({error.strerror})", remedy)
         return
     yield _tell_room(folder, existing)
+
+
+def nearest_existing(folder: Path) -> Path:
+    """Where it lies, or would be made."""
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def try_writing(existing: Path) -> None:
+    """Leaves nothing. Raises: OSError."""
+    with TemporaryFile(dir=existing) as file:
+        file.write(b"\0")
+        file.flush()
 
 
 def _tell_room(folder: Path, existing: Path) -> Finding:

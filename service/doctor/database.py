@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from service.db.engine import Database
+from service.db.files import FileRepository
 from service.db.migrate import SchemaNotCurrent, check_current
 from service.doctor.finding import Finding
 from service.settings import Settings
@@ -14,7 +15,7 @@ FORM = "give DPO_DATABASE_URL as postgresql+psycopg://USER:PASSWORD@HOST/NAME"
 
 
 def examine_database(settings: Settings) -> Iterator[Finding]:
-    if settings.database_url is None and not (settings.resolved_data_dir / "dpo.sqlite3").exists():
+    if _is_not_made(settings):
         yield Finding(PART, "ok", "SQLite in the data folder, made at the first start")
         return
     try:
@@ -29,6 +30,27 @@ def examine_database(settings: Settings) -> Iterator[Finding]:
         yield _examine_schema(database)
     finally:
         database.close()
+
+
+def has_files(settings: Settings) -> bool | None:
+    """Whether something was ever written to the store; None where the database cannot tell."""
+    if _is_not_made(settings):
+        return False
+    try:
+        database = Database(settings.resolved_database_url)
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
+        return None
+    try:
+        with database.read() as session:
+            return FileRepository(session).has_any()
+    except DBAPIError:
+        return None
+    finally:
+        database.close()
+
+
+def _is_not_made(settings: Settings) -> bool:
+    return settings.database_url is None and not (settings.resolved_data_dir / "dpo.sqlite3").exists()
 
 
 def _examine_schema(database: Database) -> Finding:

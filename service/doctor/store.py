@@ -1,4 +1,7 @@
-"""The object store: everything the service asks of it, tried with small objects that are removed again."""
+"""The object store: everything the service asks of it, tried with small objects that are removed again.
+
+A folder that was never written is left so: what is made there would be taken for the store that a mount brings.
+"""
 
 import urllib.error
 import urllib.request
@@ -8,8 +11,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from service.doctor.data_folder import nearest_existing, try_writing
+from service.doctor.database import has_files
 from service.doctor.finding import Finding
 from service.settings import Settings
+from service.storage.folder import FolderStore
 from service.storage.object_store import ObjectNotFound, ObjectStore, StoreError, UnknownStorageUrl
 from service.storage.open_store import open_store
 
@@ -31,6 +37,9 @@ def examine_store(settings: Settings) -> Iterator[Finding]:
     url = settings.resolved_storage_url
     try:
         store = open_store(url, s3_endpoint_url=settings.s3_endpoint_url)
+        if isinstance(store, FolderStore) and not store.is_written():
+            yield _examine_unwritten(store, url, settings)
+            return
         store.check_writable()
     except UnknownStorageUrl as error:
         yield Finding(PART, "failed", str(error), "give a folder or s3://bucket/prefix in DPO_STORAGE_URL")
@@ -46,6 +55,18 @@ def examine_store(settings: Settings) -> Iterator[Finding]:
     assert isinstance(store, S3Store)
     yield _attempt(url, "presigned downloads", lambda: _try_presigned(store))
     yield _tell_conditional_writes(store, url)
+
+
+def _examine_unwritten(store: FolderStore, url: str, settings: Settings) -> Finding:
+    """One that the first start will make, or the bare place of a mount that has gone. Raises: OSError."""
+    has_rows = has_files(settings)
+    if has_rows:
+        store.check_written()
+    try_writing(nearest_existing(store.root))
+    if has_rows is None:
+        remedy = "mend the database first: it knows whether files were stored, and so whether a mount is away"
+        return Finding(PART, "note", f"{url}: holds no store", remedy)
+    return Finding(PART, "ok", f"{url}: made at the first start")
 
 
 def _examine_objects(store: ObjectStore, url: str) -> Finding:

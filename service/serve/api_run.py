@@ -34,7 +34,7 @@ def _run(settings: Settings) -> None:
         listener = stack.enter_context(listen(settings.host, settings.port))
         seen = stack.enter_context(observing())
         database = stack.enter_context(open_current_database(shared.database_url, tell=seen.observer()))
-        stored = open_service_store(shared.storage_url, s3_endpoint_url=settings.s3_endpoint_url)
+        stored = open_service_store(shared.storage_url, s3_endpoint_url=settings.s3_endpoint_url, database=database)
         stack.enter_context(metrics_endpoint(settings, seen.metrics, database))
         ensure_given_keys(database, settings, clock=utc_now)
         poster = WebhookPoster(allows_loopback=settings.webhook_allow_loopback)

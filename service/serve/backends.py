@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import structlog
+
 from service.backends.backend import Backend, BackendUnavailable
 from service.backends.local_ray import LocalRay, LocalRayFailed
 from service.backends.local_ray_backend import LocalRayBackend
@@ -15,6 +17,8 @@ from service.backends.ray_jobs import RayJobsBackend
 from service.serve.exposure import is_loopback
 from service.serve.start_errors import StartError
 from service.settings import Settings
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,12 @@ def open_shared_backend(settings: Settings) -> OpenBackend:
 
 
 def check_backend(backend: Backend) -> str | None:
-    """For `/readyz`: None, or what is wrong."""
+    """For `/readyz`: None, or that it is away. Why, the log tells: Ray's own words name inner addresses."""
     try:
         backend.capacity()
     except BackendUnavailable as error:
-        return str(error)
+        log.warning("cluster_not_ready", reason=str(error))
+        return "not reachable, or still starting"
     return None
 
 

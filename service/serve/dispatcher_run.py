@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from service.identifiers import new_dispatcher_id
 from service.serve.backends import open_shared_backend
 from service.serve.dispatching import build_dispatcher, chores, running
+from service.serve.exposure import refuse_exposed_elsewhere
 from service.serve.metrics_endpoint import metrics_endpoint
 from service.serve.observation import observing
 from service.serve.shared_settings import load_shared
@@ -25,12 +26,14 @@ def run_dispatcher(settings: Settings) -> None:
 
 
 def _run(settings: Settings) -> None:
+    refuse_exposed_elsewhere(settings)
     shared = load_shared(settings)
     backend = open_shared_backend(settings)
     with ExitStack() as stack:
         seen = stack.enter_context(observing())
         database = stack.enter_context(open_current_database(shared.database_url, tell=seen.observer()))
-        store = seen.store(open_service_store(shared.storage_url, s3_endpoint_url=settings.s3_endpoint_url))
+        stored = open_service_store(shared.storage_url, s3_endpoint_url=settings.s3_endpoint_url, database=database)
+        store = seen.store(stored)
         stack.enter_context(metrics_endpoint(settings, seen.metrics, database))
         dispatcher_id = new_dispatcher_id()
         dispatcher = build_dispatcher(

@@ -15,19 +15,18 @@ MIN_DIFFERENT_CHARACTERS = 10
 def refuse_exposed(settings: Settings) -> None:
     """Raises: StartError, when others than this machine can reach what its settings leave open."""
     _refuse_one_key_for_two(settings)
-    if is_loopback(settings.host):
-        return
-    for name, key in _given_keys(settings).items():
-        if _is_guessable(key):
-            raise StartError(
-                f"{name} can be guessed, and DPO_HOST is {settings.host}, which others can reach: give "
-                f"{MIN_KEY_CHARACTERS} random characters or more (`openssl rand -hex 32`)."
-            )
-    if settings.webhook_allow_loopback:
-        raise StartError(
-            f"DPO_WEBHOOK_ALLOW_LOOPBACK is for tests, and DPO_HOST is {settings.host}, which others can reach: their "
-            "webhooks could then call what listens on this machine alone. Unset one of the two."
-        )
+    if not is_loopback(settings.host):
+        _refuse_open(settings, f"DPO_HOST is {settings.host}, which others can reach")
+
+
+def refuse_exposed_elsewhere(settings: Settings) -> None:
+    """Of a process that does not listen: the APIs that share its database may, and where cannot be seen from here.
+
+    Raises: StartError.
+    """
+    refuse_exposed(settings)
+    if settings.database_url is not None:
+        _refuse_open(settings, "DPO_DATABASE_URL is set: others may reach the APIs that share it")
 
 
 def is_loopback(host: str) -> bool:
@@ -35,6 +34,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _refuse_open(settings: Settings, reach: str) -> None:
+    for name, key in _given_keys(settings).items():
+        if _is_guessable(key):
+            raise StartError(
+                f"{name} can be guessed, and {reach}. Give {MIN_KEY_CHARACTERS} random characters or more "
+                "(`openssl rand -hex 32`)."
+            )
+    if settings.webhook_allow_loopback:
+        raise StartError(
+            f"DPO_WEBHOOK_ALLOW_LOOPBACK is for tests, and {reach}. Their webhooks could then call what listens on "
+            "this machine alone; unset one of the two."
+        )
 
 
 def _refuse_one_key_for_two(settings: Settings) -> None:

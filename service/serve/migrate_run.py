@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from service.clock import utc_now
 from service.serve.bootstrap import ensure_first_keys
 from service.serve.data_folder import hold_data_folder
+from service.serve.exposure import refuse_exposed_elsewhere
 from service.serve.stores import open_database
 from service.serve.terminal import tell
 from service.settings import Settings
@@ -12,6 +13,7 @@ from service.settings import Settings
 
 def migrate(settings: Settings) -> None:
     """Raises: StartError."""
+    refuse_exposed_elsewhere(settings)
     with ExitStack() as stack:
         if settings.database_url is None:
             stack.enter_context(hold_data_folder(settings.resolved_data_dir))

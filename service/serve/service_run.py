@@ -54,7 +54,10 @@ def _serve(settings: Settings) -> None:
         registry = load_registry(data_dir, settings.models_file)
         seen = stack.enter_context(observing())
         database = stack.enter_context(open_database(settings.resolved_database_url, tell=seen.observer()))
-        store = seen.store(open_service_store(settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url))
+        stored = open_service_store(
+            settings.resolved_storage_url, s3_endpoint_url=settings.s3_endpoint_url, database=database
+        )
+        store = seen.store(stored)
         stack.enter_context(metrics_endpoint(settings, seen.metrics, database))
         stack.callback(ignore_signals)  # what follows is closed first, and undisturbed
         backend = stack.enter_context(open_backend(settings, data_dir, on_failure=failure.note))

@@ -7,8 +7,10 @@ from alembic.util import CommandError
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from service.db.engine import Database
+from service.db.files import FileRepository
 from service.db.migrate import SchemaNotCurrent, check_current, upgrade
 from service.serve.start_errors import StartError
+from service.storage.folder import FolderStore
 from service.storage.object_store import ObjectStore, StoreError, UnknownStorageUrl
 from service.storage.open_store import open_store
 from service.telemetry.facts import Tell, tell_nobody
@@ -86,10 +88,17 @@ def _cause(error: Exception) -> str:
     return " ".join(str(cause).split())
 
 
-def open_service_store(url: str, *, s3_endpoint_url: str | None) -> ObjectStore:
-    """Raises: StartError."""
+def open_service_store(url: str, *, s3_endpoint_url: str | None, database: Database) -> ObjectStore:
+    """Make a folder for it where the database knows of no file yet: later it would be made where a mount is away.
+
+    Raises: StartError.
+    """
+    with database.read() as session:
+        has_files = FileRepository(session).has_any()
     try:
         store = open_store(url, s3_endpoint_url=s3_endpoint_url)
+        if has_files and isinstance(store, FolderStore):
+            store.check_written()
         store.check_writable()
     except UnknownStorageUrl as error:
         raise StartError(f"DPO_STORAGE_URL: {error}.") from error

@@ -23,8 +23,8 @@ class FolderStore:
     """An `ObjectStore` over `root`, which is made for the first write, and not again when it goes away afterwards."""
 
     def __init__(self, root: Path) -> None:
-        self._root = Path(os.path.abspath(root))  # noqa: PTH100  # resolve() would follow the user's own symlinks
-        self._incoming = self._root / RESERVED_SEGMENT
+        self.root = Path(os.path.abspath(root))  # noqa: PTH100  # resolve() would follow the user's own symlinks
+        self._incoming = self.root / RESERVED_SEGMENT
         self._is_made = False
 
     def write(self, key: str, chunks: Iterable[bytes]) -> StoredObject:
@@ -62,7 +62,7 @@ class FolderStore:
         return status.st_size
 
     def list_keys(self, prefix: str) -> list[str]:
-        base = self._path(prefix.rpartition("/")[0]) if "/" in prefix else self._root
+        base = self._path(prefix.rpartition("/")[0]) if "/" in prefix else self.root
         keys = (self._key(Path(folder, name)) for folder, names in self._walk(base) for name in names)
         found = sorted(key for key in keys if key.startswith(prefix))
         if not found:
@@ -77,7 +77,7 @@ class FolderStore:
             self._check_there()
             return
         for folder in path.parents:
-            if folder == self._root or not _remove_empty(folder):
+            if folder == self.root or not _remove_empty(folder):
                 return
 
     def uri(self, key: str) -> str:
@@ -92,6 +92,15 @@ class FolderStore:
             file.write(b"\0")
             file.flush()
 
+    def is_written(self) -> bool:
+        """Whether it was ever written, and is not the bare place of a mount that has gone."""
+        return self._incoming.is_dir()
+
+    def check_written(self) -> None:
+        """Of a store that was written before. Raises: StoreError."""
+        if not self.is_written():
+            raise self._gone()
+
     def sweep_leftovers(self) -> int:
         """Remove what writers that were killed left behind; returns how many files."""
         return sweep(self._incoming)
@@ -102,10 +111,10 @@ class FolderStore:
             self._is_made = True
 
     def _path(self, key: str) -> Path:
-        return self._root / check_key(key)
+        return self.root / check_key(key)
 
     def _key(self, path: Path) -> str:
-        return path.relative_to(self._root).as_posix()
+        return path.relative_to(self.root).as_posix()
 
     def _walk(self, base: Path) -> Iterator[tuple[str, list[str]]]:
         for folder, folders, names in os.walk(base, onerror=_raise_unless_gone):
@@ -131,17 +140,18 @@ class FolderStore:
             raise self._missing(key) from error
 
     def _missing(self, key: str) -> ObjectNotFound | StoreError:
-        if self._incoming.is_dir():
+        if self.is_written():
             return ObjectNotFound(f"no object lies under the key {key!r}")
         return self._gone()
 
     def _check_there(self) -> None:
         """Of a store that has never been written there is nothing to go."""
-        if (self._root.exists() or self._is_made) and not self._incoming.is_dir():
-            raise self._gone()
+        if self.root.exists() or self._is_made:
+            self.check_written()
 
     def _gone(self) -> StoreError:
-        return StoreError(errno.ENODEV, "the object store's folder is gone", remedy=f"mount {self._root} again")
+        remedy = f"mount {self.root} again; where its objects are there and only {self._incoming} is not, make that"
+        return StoreError(errno.ENODEV, "the object store's folder is gone", remedy=remedy)
 
     def _sync_folders(self, folder: Path) -> None:
         """Make the new names durable: a file's own fsync says nothing about the folders it lies in."""
@@ -151,7 +161,7 @@ class FolderStore:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            if parent == self._root:
+            if parent == self.root:
                 return
 
 

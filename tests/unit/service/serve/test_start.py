@@ -22,8 +22,10 @@ from service.serve.banner import render_banner
 from service.serve.base_models import load_registry
 from service.serve.bootstrap import ensure_first_admin_key, ensure_first_key, ensure_first_keys
 from service.serve.data_folder import hold_data_folder
+from service.serve.dispatcher_run import run_dispatcher
 from service.serve.exposure import refuse_exposed
 from service.serve.listening import listen, url_of
+from service.serve.migrate_run import migrate
 from service.serve.service_run import serve
 from service.serve.start_errors import StartError
 from service.serve.stores import open_database
@@ -220,11 +222,38 @@ def test_random_keys_may_be_reached_but_not_be_the_same() -> None:
 
 
 @pytest.mark.usefixtures("_sigterm_as_it_was")
-@pytest.mark.parametrize("entry", [serve, run_api])
+@pytest.mark.parametrize("entry", [serve, run_api, run_dispatcher, migrate])
 def test_what_serves_refuses_keys_that_can_be_guessed(entry: Callable[[Settings], None], tmp_path: Path) -> None:
     settings = Settings.model_validate({"host": "0.0.0.0", "port": 0, "data_dir": tmp_path, "bootstrap_key": "short"})
     with pytest.raises(StartError, match="can be guessed"):
         entry(settings)
+
+
+@pytest.mark.usefixtures("_sigterm_as_it_was")
+@pytest.mark.parametrize("entry", [run_dispatcher, migrate])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"bootstrap_key": "changeme"}, "DPO_BOOTSTRAP_KEY can be guessed, and DPO_DATABASE_URL is set"),
+        ({"webhook_allow_loopback": True}, "DPO_WEBHOOK_ALLOW_LOOPBACK is for tests, and DPO_DATABASE_URL is set"),
+    ],
+)
+def test_what_shares_a_database_opens_nothing_to_those_whom_its_apis_let_in(
+    entry: Callable[[Settings], None], tmp_path: Path, given: dict[str, object], said: str
+) -> None:
+    path = tmp_path / "db.sqlite3"
+    settings = Settings.model_validate({"data_dir": tmp_path, "database_url": f"sqlite:///{path}", **given})
+    with pytest.raises(StartError, match=said):
+        entry(settings)
+    assert not path.exists()
+
+
+def test_a_database_of_this_machine_alone_takes_any_key_as_serve_does(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"data_dir": tmp_path, "bootstrap_key": "changeme"})
+    migrate(settings)
+    database = Database(settings.resolved_database_url)
+    assert opens(database, "changeme")
+    database.close()
 
 
 @pytest.mark.parametrize("url", ["nosuch+driver://u:hunter2@h/d", "postgresql+psycopg://u:p@h:hunter2/d", "hunter2"])
