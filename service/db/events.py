@@ -71,6 +71,10 @@ class EventRepository:
             .execution_options(synchronize_session=False)
         )
 
+    def list_keys(self, job_id: JobId, *, beginning: str) -> list[str]:
+        query = select(RunEventRow.key).where(RunEventRow.job_id == job_id)
+        return list(self._session.scalars(query.where(RunEventRow.key.startswith(beginning, autoescape=True))))
+
     def list_after(self, job_id: JobId, *, after: str | None, limit: int) -> list[RunEventRow] | None:
         """Newest first; None when `after` is no event of this job."""
         query = select(RunEventRow).where(RunEventRow.job_id == job_id)

@@ -20,8 +20,9 @@ from service.db.tables import FileRow, JobRow, ModelRow, RunRow
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.last_words import last_words
 from service.dispatcher.leases import fenced_write, leases_of
+from service.dispatcher.losses import count_lost
 from service.dispatcher.requirements import Requirements
-from service.dispatcher.run_rows import NOT_LOST, STOPPED_WITH_SERVICE, close_run, new_run
+from service.dispatcher.run_rows import STOPPED_WITH_SERVICE, close_run, new_run
 from service.dispatcher.steps import observed
 from service.dispatcher.transitions import fail_job, move_job
 from service.identifiers import new_file_id
@@ -65,7 +66,7 @@ def settle_lost(context: DispatchContext, job: JobRow, run: RunRow, *, detail: s
     now, cause = context.clock(), detail or "the cluster no longer knows it"
     with fenced_write(context, JobId(job.id)) as session:
         close_run(session, job, run, reason=cause, now=now)
-        lost = sum(row.end_reason not in NOT_LOST for row in RunRepository(session).list_of_job(JobId(job.id)))
+        lost = count_lost(session, JobId(job.id))
         if lost >= context.max_attempts:
             failure = _run_lost(run, cause, log_tail, attempts=lost)
             fail_job(session, job, seen="running", failure=failure, now=now)

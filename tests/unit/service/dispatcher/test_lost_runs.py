@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas.run_layout import SPEC
+from schemas.run_record import RunEvent
 from schemas.run_spec import RunSpec
 from service.backends.backend import RunRequest
 from service.dispatcher.backoff import LONGEST_DELAY_S, MAX_FAILURES, Backoff
@@ -44,6 +45,40 @@ def test_the_next_attempt_goes_on_and_no_step_is_told_twice(tmp_path: Path) -> N
         assert sum(message == "Training on 4 pairs" for message in world.messages(job_id)) == 1
         lost = f"Run {job_id}-1 was lost (exit code 137); attempt 2 of 3 goes on from the last checkpoint"
         assert lost in world.messages(job_id)
+
+
+def resumes(request: RunRequest, at: int | str) -> RunEvent:
+    return message_event(f"resumed:{request.run_id}:{at}", f"Resumed after step {at}")
+
+
+def test_losses_after_each_of_which_the_job_gets_further_do_not_add_up(tmp_path: Path) -> None:
+    def script(request: RunRequest) -> list[Action]:
+        step = int(request.run_id.rpartition("-")[2])
+        told = [] if step == 1 else [resumes(request, step - 1)]
+        return [write_chunk(1, *told, step_event(step)), write_outcome() if step == 6 else die()]
+
+    with open_world(tmp_path, ScriptedBackend(script)) as world:
+        job_id = world.submit()
+        assert world.tick_until_ended(job_id).status == "succeeded"
+        assert world.steps(job_id) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("resumed_at", "attempts"), [([0, 2, 2, 2], 5), (["sft:3", "sft:3", 1, 1, 1], 6), ([5, 4, 5], 4)]
+)
+def test_a_job_that_gets_no_further_fails_by_its_losses(
+    tmp_path: Path, resumed_at: list[int | str], attempts: int
+) -> None:
+    def script(request: RunRequest) -> list[Action]:
+        earlier = int(request.run_id.rpartition("-")[2]) - 1
+        told = [resumes(request, resumed_at[earlier - 1])] if earlier else [message_event("started", "Training")]
+        return [write_chunk(1, *told), die()]
+
+    with open_world(tmp_path, ScriptedBackend(script)) as world:
+        job_id = world.submit()
+        job = world.tick_until_ended(job_id, limit=500)
+        assert job.error is not None
+        assert (job.error.code, world.attempt(job_id)) == ("run_lost", attempts)
 
 
 def test_the_next_attempt_is_told_where_the_earlier_ones_lie(tmp_path: Path) -> None:
