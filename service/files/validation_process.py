@@ -18,11 +18,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from pathlib import Path
 
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
+from service.backends.trainer_command import import_path
 from service.child_environment import child_environment
 from service.files.validation import FileReport, validate_preferences
 from service.storage.object_store import ObjectNotFound
@@ -74,7 +74,7 @@ def validate_in_process(
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=child_environment() | {"PYTHONPATH": _import_path(), "RUST_BACKTRACE": "0"},
+            env=child_environment() | {"PYTHONPATH": import_path(), "RUST_BACKTRACE": "0"},
             start_new_session=True,  # Ctrl-C is for the service, which then lets go of the lifeline
         )
         with child:
@@ -149,13 +149,6 @@ def _end_with_parent() -> None:
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
     if select.select([lifeline], [], [], 0)[0]:
         sys.exit(EXIT_PARENT_DIED)  # it closed before we asked
-
-
-def _import_path() -> str:
-    """Where this package lies, first: the child must run this code, installed or not."""
-    root = str(Path(__file__).parents[2])
-    inherited = os.environ.get("PYTHONPATH")
-    return f"{root}{os.pathsep}{inherited}" if inherited else root
 
 
 def _read_report(key: str, returncode: int, output: bytes, errors: bytes) -> FileReport:
