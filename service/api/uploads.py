@@ -44,6 +44,7 @@ def create_upload(project: Project, app: App, key: IdempotencyKey, body: JsonBod
 
 @router.get("/{upload_id}")
 def get_upload(upload_id: str, project: Project, app: App) -> UploadObject:
+    """Ended ones can be looked at for thirty days."""
     return uploads.find_upload(project, upload_id, database=app.database, clock=app.clock)
 
 

@@ -61,6 +61,13 @@ class UploadRepository:
         query = select(UploadRow).where(UploadRow.status == "pending", UploadRow.expires_at <= now)
         return list(self._session.scalars(query.order_by(UploadRow.expires_at).limit(limit)))
 
+    def delete_ended(self, *, before: datetime, limit: int) -> int:
+        """Remove up to `limit` that have ended and, had they not, had expired before then; return how many."""
+        has_ended = UploadRow.status.in_(["completed", "cancelled", "expired"])
+        old = select(UploadRow.id).where(has_ended, UploadRow.expires_at < before).limit(limit)
+        removed = self._session.execute(delete(UploadRow).where(UploadRow.id.in_(old)).returning(UploadRow.id))
+        return len(removed.all())
+
     def list_known(self, part_ids: list[str]) -> set[str]:
         """Those of the ids that have a row."""
         return set(self._session.scalars(select(UploadPartRow.id).where(UploadPartRow.id.in_(part_ids))))

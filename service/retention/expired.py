@@ -1,4 +1,5 @@
-"""What is past its time: files with their bytes, uploads with their parts, the records of old deliveries and answers.
+"""What is past its time: files with their bytes, uploads with their parts, the records of old uploads, deliveries and
+answers.
 
 The row goes first, then the bytes.
 """
@@ -18,6 +19,8 @@ BATCH = 100
 DELIVERIES_KEPT = timedelta(days=30)
 ANSWERS_KEPT = timedelta(days=7)
 """To the repeats of an `Idempotency-Key`: longer than anybody tries again."""
+UPLOADS_KEPT = timedelta(days=30)
+"""After their end or an hour more: whoever still looks for the File that one became has its answer by then."""
 UPLOAD_GRACE = timedelta(hours=1)
 """A request that completes an upload in time may still be reading its parts."""
 
@@ -38,6 +41,12 @@ def sweep_expired_uploads(database: Database, store: ObjectStore, *, now: dateti
     for upload in expired:
         _close_upload(database, store, upload)
     return len(expired)
+
+
+def sweep_old_uploads(database: Database, _store: ObjectStore, *, now: datetime) -> int:
+    """Return how many were removed, `BATCH` at most."""
+    with database.write() as session:
+        return UploadRepository(session).delete_ended(before=now - UPLOADS_KEPT, limit=BATCH)
 
 
 def sweep_old_deliveries(database: Database, _store: ObjectStore, *, now: datetime) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.ids import FileId, PartId, ProjectId, UploadId
 from schemas.run_layout import file_key, part_key
-from schemas.uploads import CreateUploadRequest
+from schemas.uploads import CompleteUploadRequest, CreateUploadRequest
 from service.clock import utc_now
 from service.db.engine import Database
 from service.db.idempotency import ORGANIZATION, IdempotencyKeyOwner
@@ -17,8 +17,9 @@ from service.db.once import OncePer
 from service.db.projects import ProjectRepository
 from service.db.tables import FileRow, ProjectRow
 from service.files import catalog, uploads
+from service.files.assembly import Completion, complete_upload
 from service.files.receiving import ReceivedUpload
-from service.files.uploads import UploadEnded
+from service.files.uploads import UploadEnded, UploadNotFound
 from service.identifiers import made_at, new_file_id, new_part_id
 from service.retention.sweeper import Sweeper
 from service.storage.folder import FolderStore
@@ -100,6 +101,24 @@ def test_an_expired_upload_is_closed_and_its_parts_go(house: House) -> None:
     with pytest.raises(UploadEnded):
         house.add_part(upload_id)
     assert house.keys() == set()
+
+
+@pytest.mark.parametrize("end", ["completed", "cancelled", "expired"])
+def test_an_upload_that_has_ended_is_told_of_for_a_month(house: House, end: str) -> None:
+    upload_id = house.begin_upload()
+    part_id = house.add_part(upload_id)
+    if end == "completed":
+        completion = Completion(PROJECT, upload_id, CompleteUploadRequest(part_ids=[part_id]), None)
+        complete_upload(completion, database=house.database, store=house.store, clock=house.clock)
+    elif end == "cancelled":
+        uploads.cancel_upload(PROJECT, upload_id, database=house.database, store=house.store, clock=house.clock)
+    files = house.keys() if end == "completed" else set()
+    house.sweep_after(days=30)
+    assert uploads.find_upload(PROJECT, upload_id, database=house.database, clock=house.clock).status == end
+    house.sweep_after(hours=2)
+    with pytest.raises(UploadNotFound):
+        uploads.find_upload(PROJECT, upload_id, database=house.database, clock=house.clock)
+    assert house.keys() == files, "the File is another thing"
 
 
 @pytest.mark.parametrize("owner", [PROJECT, ORGANIZATION])
