@@ -71,9 +71,11 @@ async def complete_upload(
 
 
 @router.post("/{upload_id}/cancel", responses=CONFLICT)
-def cancel_upload(upload_id: str, project: Project, app: App) -> UploadObject:
+async def cancel_upload(upload_id: str, project: Project, app: App) -> UploadObject:
     """Give the upload up; its parts are deleted."""
-    return uploads.cancel_upload(project, upload_id, database=app.database, store=app.store, clock=app.clock)
+    return await app.delete_lane.run(
+        partial(uploads.cancel_upload, project, upload_id, database=app.database, store=app.store, clock=app.clock)
+    )
 
 
 async def _receive(request: Request, app: Parts, object_key: str, room: StorageRoom | None) -> StoredObject:
