@@ -72,7 +72,7 @@ async def complete_upload(
 
 @router.post("/{upload_id}/cancel", responses=CONFLICT)
 async def cancel_upload(upload_id: str, project: Project, app: App) -> UploadObject:
-    """Give the upload up; its parts are deleted."""
+    """Give the upload up; its parts are deleted, of very many the last ones within minutes."""
     return await app.delete_lane.run(
         partial(uploads.cancel_upload, project, upload_id, database=app.database, store=app.store, clock=app.clock)
     )

@@ -34,13 +34,22 @@ def sweep_expired_files(database: Database, store: ObjectStore, *, now: datetime
     return len(expired)
 
 
-def sweep_expired_uploads(database: Database, store: ObjectStore, *, now: datetime) -> int:
+def sweep_expired_uploads(database: Database, _store: ObjectStore, *, now: datetime) -> int:
     """Return how many were closed, `BATCH` at most."""
     with database.read() as session:
         expired = UploadRepository(session).list_expired(now=now - UPLOAD_GRACE, limit=BATCH)
     for upload in expired:
-        _close_upload(database, store, upload)
+        _close_upload(database, upload)
     return len(expired)
+
+
+def sweep_parts(database: Database, store: ObjectStore, *, now: datetime) -> int:
+    """Those that uploads have left at their end, however long ago. Return how many were removed, `BATCH` at most."""
+    with database.write() as session:
+        object_keys = UploadRepository(session).remove_parts_of_ended(limit=BATCH)
+    for key in object_keys:
+        store.delete(key)
+    return len(object_keys)
 
 
 def sweep_old_uploads(database: Database, _store: ObjectStore, *, now: datetime) -> int:
@@ -67,13 +76,9 @@ def _remove_file(database: Database, store: ObjectStore, file: FileRow) -> None:
     store.delete(file.object_key)
 
 
-def _close_upload(database: Database, store: ObjectStore, upload: UploadRow) -> None:
+def _close_upload(database: Database, upload: UploadRow) -> None:
     with database.write() as session:
         uploads = UploadRepository(session)
         row = uploads.find_locked(ProjectId(upload.project_id), upload.id)
-        if row is None or row.status != "pending":
-            return
-        uploads.close(UploadId(row.id), to="expired")
-        object_keys = uploads.remove_parts(UploadId(row.id))
-    for key in object_keys:
-        store.delete(key)
+        if row is not None and row.status == "pending":
+            uploads.close(UploadId(row.id), to="expired")

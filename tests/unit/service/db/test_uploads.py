@@ -115,3 +115,21 @@ def test_of_the_uploads_that_are_old_those_that_have_ended_go_and_a_batch_at_onc
     assert removed == [0, 2, 1, 0]
     with database.read() as session:
         assert [row.id for row in session.query(UploadRow)] == [upload.id]
+
+
+def test_parts_are_removed_of_uploads_that_have_ended_and_a_batch_at_once(
+    upload: OneUpload, database: Database, project_id: ProjectId
+) -> None:
+    pending = OneUpload(database, project_id, upload.store)
+    kept, removed = pending.add_part(), []
+    for _ in range(3):
+        upload.add_part()
+    with database.write() as session:
+        UploadRepository(session).close(upload.id, to="expired")
+        assert UploadRepository(session).delete_ended(before=utc_now() + timedelta(days=1), limit=9) == 0
+    for _ in range(3):
+        with database.write() as session:
+            removed.append(len(UploadRepository(session).remove_parts_of_ended(limit=2)))
+    assert removed == [2, 1, 0]
+    with database.read() as session:
+        assert [part.id for part in session.query(UploadPartRow)] == [kept]
