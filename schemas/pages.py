@@ -14,7 +14,7 @@ class Page(Response, Generic[Item]):
 
 
 class BoundedPage(Page[Item], Generic[Item]):
-    """Files and checkpoints also name their ends; null when the page is empty."""
+    """A page that names its ends, too; null when it is empty."""
 
     first_id: str | None
     last_id: str | None

@@ -9,13 +9,16 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -26,6 +29,7 @@ from service.db.migrate import upgrade
 
 DRIVER = "postgresql+psycopg"
 URL_VARIABLE = "DPO_TEST_DATABASE_URL"
+POLL_S = 0.01
 
 
 @dataclass(slots=True)
@@ -139,6 +143,12 @@ def is_lock_awaited(database: Database) -> bool:
     with database.read() as session:
         waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         return session.execute(text(waiting)).first() is not None
+
+
+def wait_until_held_up(database: Database, other: Future[Any]) -> None:
+    """Until the other one waits for our transaction's end, or has come to its own."""
+    while not other.done() and not is_lock_awaited(database):
+        time.sleep(POLL_S)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ class Parts:
     lookups: Lookups
     assembly_lane: SlowLane = field(default_factory=SlowLane)
     webhook_test_lane: SlowLane = field(default_factory=SlowLane)
+    delete_lane: SlowLane = field(default_factory=SlowLane)
     request_rate: RequestRate = field(default_factory=RequestRate)
     shown_jobs: ShownObjects = field(default_factory=ShownObjects)
 

@@ -1,5 +1,6 @@
 """`/v1/files`."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -45,9 +46,11 @@ def get_file(file_id: str, project: Project, app: App) -> FileObject:
 
 
 @router.delete("/{file_id}")
-def delete_file(file_id: str, project: Project, app: App) -> FileDeleted:
+async def delete_file(file_id: str, project: Project, app: App) -> FileDeleted:
     """Delete a file. A job that still waits for it fails and says so."""
-    return catalog.delete_file(project, file_id, database=app.database, store=app.store, clock=app.clock)
+    return await app.delete_lane.run(
+        partial(catalog.delete_file, project, file_id, database=app.database, store=app.store, clock=app.clock)
+    )
 
 
 @router.get("/{file_id}/content", response_class=Response, responses=FILE_CONTENT | RANGE_ERROR)

@@ -1,5 +1,7 @@
 """`/v1/models`."""
 
+from functools import partial
+
 from fastapi import APIRouter
 
 from schemas.models import ModelDeleted, ModelObject
@@ -25,8 +27,16 @@ def get_model(model: str, project: Project, app: App) -> ModelObject:
 
 
 @router.delete("/{model:path}", responses=CONFLICT)
-def delete_model(model: str, project: Project, app: App) -> ModelDeleted:
+async def delete_model(model: str, project: Project, app: App) -> ModelDeleted:
     """Delete an `ft:` model and its adapter; no unfinished job may need it."""
-    return model_catalog.delete_model(
-        project, model, database=app.database, registry=app.registry, store=app.store, clock=app.clock
+    return await app.delete_lane.run(
+        partial(
+            model_catalog.delete_model,
+            project,
+            model,
+            database=app.database,
+            registry=app.registry,
+            store=app.store,
+            clock=app.clock,
+        )
     )

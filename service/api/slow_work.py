@@ -1,6 +1,7 @@
 """Requests that are long by their nature wait on a few threads of their own.
 
-The others share Starlette's forty, which a few dozen strangers' silent webhooks, or files of gigabytes, would all hold.
+The others share Starlette's forty, which a few dozen strangers' silent webhooks, files of gigabytes, or deletes in a
+bucket that hangs, would all hold.
 """
 
 from collections.abc import Callable

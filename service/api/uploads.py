@@ -44,6 +44,7 @@ def create_upload(project: Project, app: App, key: IdempotencyKey, body: JsonBod
 
 @router.get("/{upload_id}")
 def get_upload(upload_id: str, project: Project, app: App) -> UploadObject:
+    """Ended ones can be looked at for thirty days."""
     return uploads.find_upload(project, upload_id, database=app.database, clock=app.clock)
 
 
@@ -70,9 +71,11 @@ async def complete_upload(
 
 
 @router.post("/{upload_id}/cancel", responses=CONFLICT)
-def cancel_upload(upload_id: str, project: Project, app: App) -> UploadObject:
-    """Give the upload up; its parts are deleted."""
-    return uploads.cancel_upload(project, upload_id, database=app.database, store=app.store, clock=app.clock)
+async def cancel_upload(upload_id: str, project: Project, app: App) -> UploadObject:
+    """Give the upload up; its parts are deleted, of very many the last ones within minutes."""
+    return await app.delete_lane.run(
+        partial(uploads.cancel_upload, project, upload_id, database=app.database, store=app.store, clock=app.clock)
+    )
 
 
 async def _receive(request: Request, app: Parts, object_key: str, room: StorageRoom | None) -> StoredObject:

@@ -19,7 +19,7 @@ def store_settings() -> dict[str, str]:
 
 
 def import_path() -> str:
-    """Where our packages lie, first: a run must execute this code, installed or not."""
+    """Where our packages lie, first: what we start must execute this code, installed or not."""
     root = str(Path(__file__).parents[2])
     inherited = os.environ.get("PYTHONPATH")
     return f"{root}{os.pathsep}{inherited}" if inherited else root

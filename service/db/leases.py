@@ -64,6 +64,7 @@ class LeaseRepository:
         self._update(and_(JobRow.id == job_id, self._is_own), **FREE)
 
     def release_all(self) -> int:
+        self._lock(self._is_own)
         return self._update(self._is_own, **FREE)
 
     @property

@@ -26,7 +26,10 @@ stopped in vain may try again."""
 
 
 def preempt_for(session: Session, job: JobRow, needed: Requirements, capacity: Capacity, *, now: datetime) -> bool:
-    """Have jobs stopped so that this one can run. False: that is no use, or room is coming already."""
+    """Have jobs stopped so that this one can run.
+
+    False: that is no use, or room is coming already, or somebody is at work on one of them; the next look may do it.
+    """
     if job.preempting_since is not None and now - job.preempting_since < REST:
         return False
     preemption = PreemptionRepository(session)
@@ -37,7 +40,7 @@ def preempt_for(session: Session, job: JobRow, needed: Requirements, capacity: C
     if shortage.is_none:
         return False
     chosen = choose_candidates(candidates, shortage)
-    if not chosen:
+    if not chosen or not preemption.hold(chosen):
         return False
     for candidate in chosen:
         _stop(session, preemption, candidate, job, now=now)

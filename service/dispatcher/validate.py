@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from schemas.fine_tuning import DpoOptions
 from schemas.ids import JobId
 from service.db.events import NewEvent
@@ -20,6 +22,8 @@ from service.files.validation import FileReport
 from service.files.validation_process import ValidationProcessFailed
 from service.jobs import hyperparameters
 from service.storage.object_store import ObjectNotFound
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ def _report(context: DispatchContext, file: FileRow, *, param: str) -> FileRepor
     except ObjectNotFound as error:
         raise FileGone(file.id, param=param) from error
     except ValidationProcessFailed as error:
+        log.warning("validation_stopped", key=file.object_key, reason=str(error))
         raise _Refused(JobFailure("invalid_file", f"{file.filename}: {error}", param)) from error
     if not report.is_valid:
         errors = [f"{file.filename}: {error}" for error in report.errors]

@@ -26,7 +26,7 @@ from service.errors import InternalError, InvalidRequest, Unavailable
 from service.files.catalog import new_file_row
 from service.files.receiving import ReceivedUpload
 from service.files.unclaimed_bytes import deleted_unless_kept
-from service.files.uploads import present_upload, require_pending, upload_not_found
+from service.files.uploads import PARTS_REMOVED_AT_ONCE, present_upload, require_pending, upload_not_found
 from service.identifiers import new_file_id
 from service.nearest import shown
 from service.storage.discard import discard
@@ -165,7 +165,7 @@ def _record(
     database: Database,
     now: datetime,
 ) -> UploadObject:
-    """Write the rows; `freed` takes the keys of the parts, whose bytes go after the commit, or with retention."""
+    """Write the rows; `freed` takes the keys of parts that go after the commit; the others go with retention."""
 
     def create(session: Session) -> UploadObject:
         uploads = UploadRepository(session)
@@ -174,7 +174,7 @@ def _record(
             row = require_pending(row, completion.upload_id, now=now)
             FileRepository(session).add(_file_row(row, file_id, stored, now=now))
             uploads.complete(UploadId(row.id), file_id=file_id, part_ids=completion.request.part_ids)
-            freed[:] = uploads.remove_parts(UploadId(row.id))
+            freed[:] = uploads.remove_parts(UploadId(row.id), limit=PARTS_REMOVED_AT_ONCE)
             session.refresh(row)
         return present_upload(session, row, now=now)
 

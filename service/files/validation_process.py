@@ -15,14 +15,15 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from tempfile import TemporaryFile
 
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
+from service.backends.trainer_command import import_path
 from service.child_environment import child_environment
 from service.files.validation import FileReport, validate_preferences
 from service.storage.object_store import ObjectNotFound
@@ -42,12 +43,13 @@ EXIT_OUT_OF_MEMORY = 4
 EXIT_PARENT_DIED = 5
 EXIT_STORE_FAILED = 6
 STDERR_BYTES = 2000
+NUMBER_BYTES = 8
 
 REPORT = TypeAdapter(FileReport)
 
 
 class ValidationProcessFailed(RuntimeError):
-    """The file took too much computing or memory: the user's to mend."""
+    """The file took too much computing or memory: the user's to mend, who is told this after the file's name."""
 
 
 class ValidationProcessDied(RuntimeError):
@@ -67,34 +69,38 @@ def validate_in_process(
 
     Raises: ObjectNotFound; ValidationProcessFailed; ValidationProcessDied; OSError, when the store does not answer.
     """
-    arguments = [storage_url, s3_endpoint_url or "", key, str(memory_bytes)]
-    with _lifeline() as stdin:
+    with _lifeline() as stdin, TemporaryFile() as file:
+        progress = _Progress(file.fileno())
+        arguments = [storage_url, s3_endpoint_url or "", key, str(memory_bytes), str(progress.descriptor)]
         child = subprocess.Popen(  # noqa: S603  # our own interpreter and module
             [sys.executable, "-P", "-m", __name__, *arguments],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=child_environment() | {"PYTHONPATH": _import_path(), "RUST_BACKTRACE": "0"},
+            env=child_environment() | {"PYTHONPATH": import_path(), "RUST_BACKTRACE": "0"},
+            pass_fds=[progress.descriptor],
             start_new_session=True,  # Ctrl-C is for the service, which then lets go of the lifeline
         )
         with child:
             try:
-                output, errors = _watch(child, key, cpu_s=cpu_s, timeout_s=timeout_s, memory_bytes=memory_bytes)
+                output, errors = _watch(
+                    child, key, progress, cpu_s=cpu_s, timeout_s=timeout_s, memory_bytes=memory_bytes
+                )
             finally:
                 child.kill()
-    return _read_report(key, child.returncode, output, errors)
+        return _read_report(key, progress, child.returncode, output, errors)
 
 
 def main(arguments: list[str]) -> int:
     """The child: validate, write the report to standard output."""
-    storage_url, s3_endpoint_url, key, memory_bytes = arguments
+    storage_url, s3_endpoint_url, key, memory_bytes, progress = arguments
     _end_with_parent()
     os.nice(NICENESS)
     hard_limit_bytes = int(memory_bytes) * HARD_LIMIT_FACTOR
     resource.setrlimit(resource.RLIMIT_AS, (hard_limit_bytes, hard_limit_bytes))
     try:
         store = open_store(storage_url, s3_endpoint_url=s3_endpoint_url or None)
-        report = validate_preferences(store.stream(key))
+        report = validate_preferences(_Progress(int(progress)).noted(store.stream(key)))
     except ObjectNotFound:
         return EXIT_NOT_FOUND
     except OSError as error:
@@ -104,6 +110,26 @@ def main(arguments: list[str]) -> int:
         return EXIT_OUT_OF_MEMORY
     sys.stdout.write(json.dumps(asdict(report)))
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """At which line the child is, in a file that both have open: so it is known whatever ends the child."""
+
+    descriptor: int
+
+    def noted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same chunks, each once the line that it begins in is noted."""
+        line = 1
+        for chunk in chunks:
+            with suppress(OSError):  # a full disk costs the number, not the validation
+                os.pwrite(self.descriptor, line.to_bytes(NUMBER_BYTES), 0)
+            yield chunk
+            line += chunk.count(b"\n")
+
+    @property
+    def line(self) -> int:
+        return int.from_bytes(os.pread(self.descriptor, NUMBER_BYTES, 0)) or 1
 
 
 @contextmanager
@@ -118,7 +144,13 @@ def _lifeline() -> Iterator[int]:
 
 
 def _watch(
-    child: subprocess.Popen[bytes], key: str, *, cpu_s: float, timeout_s: float, memory_bytes: int
+    child: subprocess.Popen[bytes],
+    key: str,
+    progress: _Progress,
+    *,
+    cpu_s: float,
+    timeout_s: float,
+    memory_bytes: int,
 ) -> tuple[bytes, bytes]:
     deadline = time.monotonic() + timeout_s
     while True:
@@ -128,17 +160,18 @@ def _watch(
             if time.monotonic() > deadline:
                 raise ValidationProcessDied(f"validation of {key} had not ended after {timeout_s:g} s") from None
             with suppress(psutil.NoSuchProcess):  # it has just ended
-                _check_use(psutil.Process(child.pid), key, cpu_s=cpu_s, memory_bytes=memory_bytes)
+                _check_use(psutil.Process(child.pid), progress, cpu_s=cpu_s, memory_bytes=memory_bytes)
 
 
-def _check_use(process: psutil.Process, key: str, *, cpu_s: float, memory_bytes: int) -> None:
+def _check_use(process: psutil.Process, progress: _Progress, *, cpu_s: float, memory_bytes: int) -> None:
     """Raises: ValidationProcessFailed."""
     if process.memory_info().rss > memory_bytes:
-        raise _out_of_memory(key)
+        raise _out_of_memory(progress)
     used = process.cpu_times()
     if used.user + used.system > cpu_s:
         raise ValidationProcessFailed(
-            f"validation of {key} took more than {cpu_s:g} s of computing and was stopped; give fewer or shorter rows"
+            f"its validation took more than {cpu_s:g} s of computing and was stopped near line {progress.line:,}; "
+            "give fewer or shorter rows"
         )
 
 
@@ -151,14 +184,7 @@ def _end_with_parent() -> None:
         sys.exit(EXIT_PARENT_DIED)  # it closed before we asked
 
 
-def _import_path() -> str:
-    """Where this package lies, first: the child must run this code, installed or not."""
-    root = str(Path(__file__).parents[2])
-    inherited = os.environ.get("PYTHONPATH")
-    return f"{root}{os.pathsep}{inherited}" if inherited else root
-
-
-def _read_report(key: str, returncode: int, output: bytes, errors: bytes) -> FileReport:
+def _read_report(key: str, progress: _Progress, returncode: int, output: bytes, errors: bytes) -> FileReport:
     match returncode:
         case 0:
             try:
@@ -168,7 +194,7 @@ def _read_report(key: str, returncode: int, output: bytes, errors: bytes) -> Fil
         case code if code == EXIT_NOT_FOUND:
             raise ObjectNotFound(f"no object lies under the key {key!r}")
         case code if code == EXIT_OUT_OF_MEMORY:
-            raise _out_of_memory(key)
+            raise _out_of_memory(progress)
         case code if code == EXIT_STORE_FAILED:
             raise OSError(errno.EIO, f"the store failed while {key} was validated: {_said(errors)}")
         case code:
@@ -180,8 +206,10 @@ def _said(errors: bytes) -> str:
     return errors[-STDERR_BYTES:].decode(errors="replace").strip()
 
 
-def _out_of_memory(key: str) -> ValidationProcessFailed:
-    return ValidationProcessFailed(f"validation of {key} ran out of memory and was stopped; give shorter rows")
+def _out_of_memory(progress: _Progress) -> ValidationProcessFailed:
+    return ValidationProcessFailed(
+        f"its validation ran out of memory and was stopped near line {progress.line:,}; give shorter rows"
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from schemas.ids import ProjectId
 from schemas.organization import NO_LIMIT, ProjectRateLimit, UpdateRateLimitRequest
 from schemas.pages import BoundedPage, bounded_page, bounded_page_before
 from service.cursors import unknown_cursor
+from service.db.projects import ProjectRepository
 from service.db.rate_limits import ALL_REQUESTS, RateLimitRepository
 from service.db.tables import RateLimitRow
 from service.errors import InvalidRequest
@@ -57,6 +58,7 @@ def update_rate_limit(
     _refuse_token_limit(request.max_tokens_per_1_minute)
     with organization.database.write() as session:
         project = require_active_project(session, project_id)
+        ProjectRepository(session).lock(ProjectId(project.id))  # two first updates at once would both add the row
         limits = RateLimitRepository(session)
         row = limits.find(ProjectId(project.id), model)
         if row is None:

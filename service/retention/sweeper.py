@@ -17,6 +17,8 @@ from service.retention.expired import (
     sweep_expired_uploads,
     sweep_old_answers,
     sweep_old_deliveries,
+    sweep_old_uploads,
+    sweep_parts,
 )
 from service.retention.orphans import sweep_leftovers, sweep_orphans
 from service.retention.run_folders import sweep_run_folders
@@ -29,6 +31,8 @@ Sweep = Callable[..., int]
 PERIODS: dict[Sweep, timedelta] = {
     sweep_expired_files: timedelta(minutes=1),
     sweep_expired_uploads: timedelta(minutes=1),
+    sweep_parts: timedelta(minutes=1),
+    sweep_old_uploads: timedelta(minutes=10),
     sweep_old_deliveries: timedelta(minutes=10),
     sweep_old_answers: timedelta(minutes=1),
     sweep_run_folders: timedelta(minutes=1),

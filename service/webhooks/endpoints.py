@@ -22,6 +22,7 @@ from service.clock import Clock
 from service.cursors import check_cursor
 from service.db.engine import Database
 from service.db.once import OncePer, create_once
+from service.db.projects import ProjectRepository
 from service.db.tables import WebhookEndpointRow
 from service.db.webhooks import DeliveryRepository, EndpointRepository
 from service.errors import Conflict, InvalidRequest, NotFound
@@ -83,6 +84,7 @@ def create_endpoint(
     _check_url(webhooks, request.url)
 
     def create(session: Session) -> WebhookEndpoint:
+        ProjectRepository(session).lock(project_id)  # two requests at once must not both take the last place
         endpoints = EndpointRepository(session)
         if endpoints.count(project_id) >= MAX_ENDPOINTS:
             raise TooManyEndpoints(f"The project has {MAX_ENDPOINTS} webhook endpoints; delete one first")

@@ -4,7 +4,8 @@ import http.client
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from service.webhooks.targets import Target, TargetRefused, parse_target, resolve_target
 
@@ -33,7 +34,7 @@ class WebhookPoster:
             with self._connect(target, address) as connected:
                 return self._exchange(target, connected, headers=headers, body=body)
         except (OSError, http.client.HTTPException) as error:
-            raise PostFailed(f"no answer from {target.host}: {_cause(error)}") from error
+            raise PostFailed(f"no answer from {target.host}: {_cause(error, self._timeout_s)}") from error
 
     def _connect(self, target: Target, address: str) -> socket.socket:
         connected = socket.create_connection((address, target.port), self._timeout_s)
@@ -43,36 +44,49 @@ class WebhookPoster:
         return self._tls.wrap_socket(connected, server_hostname=target.host, do_handshake_on_connect=False)
 
     def _exchange(self, target: Target, connected: socket.socket, *, headers: Mapping[str, str], body: bytes) -> int:
-        # A socket's own timeout begins anew with every byte: a peer could drip for hours.
-        deadline = threading.Timer(self._timeout_s, _cut, [connected])
-        deadline.start()
-        try:
+        with _cut_after(self._timeout_s, connected):
             if isinstance(connected, ssl.SSLSocket):
                 connected.do_handshake()
             connection = http.client.HTTPConnection(target.host, target.port)
             connection.sock = connected
             connection.request("POST", target.path, body, dict(headers))
             return connection.getresponse().status
-        finally:
-            deadline.cancel()
 
 
-def _cut(connected: socket.socket) -> None:
+@contextmanager
+def _cut_after(timeout_s: float, connected: socket.socket) -> Iterator[None]:
+    """A socket's own timeout begins anew with every byte: a peer could drip for hours.
+
+    Raises: TimeoutError after the cut, which the block takes for a broken connection, or even for the headers' end.
+    """
+    was_cut = threading.Event()
+    deadline = threading.Timer(timeout_s, _cut, [connected, was_cut])
+    deadline.start()
+    try:
+        yield
+    finally:
+        deadline.cancel()
+        if was_cut.is_set():
+            raise TimeoutError
+
+
+def _cut(connected: socket.socket, was_cut: threading.Event) -> None:
     """End what blocks on the socket; an SSLSocket's own shutdown would pull its state from under the reader."""
+    was_cut.set()
     try:
         socket.socket.shutdown(connected, socket.SHUT_RDWR)
     except OSError:
         return  # it was closed already
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: Exception, timeout_s: float) -> str:
     match error:
         case ssl.SSLCertVerificationError():
             return f"its certificate is not valid ({error.verify_message})"
         case ssl.SSLError():
             return "it does not speak TLS as it should"
         case TimeoutError():
-            return f"none within {TIMEOUT_S:g} s"
+            return f"none within {timeout_s:g} s"
         case OSError():
             return error.strerror or "the connection broke off"
         case _:

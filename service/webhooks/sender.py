@@ -9,7 +9,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -57,18 +57,11 @@ class WebhookSender:
         """Send until told to stop; what is under way then is waited for."""
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as pool:
             while not stop.is_set():
-                if not self._start_next(pool):
+                if not self.start_next(pool):
                     stop.wait(LOOK_S)
 
-    def send_next(self) -> bool:
-        """Send what is due longest, here and now. False: nothing is due."""
-        delivery = self._claim([])
-        if delivery is not None:
-            self._deliver(delivery)
-        return delivery is not None
-
-    def _start_next(self, pool: ThreadPoolExecutor) -> bool:
-        """The top of the claiming loop. False: nothing to do for now."""
+    def start_next(self, pool: Executor) -> bool:
+        """Claim what is due longest and hand it to the pool. False, and an error in the log: nothing to do for now."""
         with self._lock:
             if self._under_way.total() >= AT_ONCE:
                 return False

@@ -14,6 +14,7 @@ from service.clock import utc_now
 from service.webhooks.sender import WebhookSender
 from tests.contract.rows import submit
 from tests.contract.server import POSTER, SIGNER, Server, new_project, openai_client
+from tests.inline_executor import InlineExecutor
 from tests.unit.service.webhooks.receiver import Receiver, receiving
 
 URL = "https://hooks.example.com/dpo"
@@ -58,7 +59,7 @@ def test_the_end_of_a_job_reaches_the_client_typed(client: OpenAI, receiver: Rec
     secret = client.webhooks.create(name="ours", url=receiver.url, event_types=ALL).signing_secret  # type: ignore[arg-type]
     job_id = submit(client)
     client.fine_tuning.jobs.cancel(job_id)
-    while sender.send_next():
+    while sender.start_next(InlineExecutor()):
         pass
     [received] = receiver.received
     event = client.webhooks.unwrap(received.body, received.headers, secret=secret)
@@ -77,7 +78,7 @@ def test_deliveries_can_be_looked_at(
     job_ids = [submit(client) for _ in range(3)]
     for job_id in job_ids:
         client.fine_tuning.jobs.cancel(job_id)
-    while sender.send_next():
+    while sender.start_next(InlineExecutor()):
         pass
     path = f"/v1/webhook_endpoints/{endpoint.id}/deliveries"
     page = http.get(path, params={"limit": 2}).json()

@@ -77,7 +77,8 @@ class JobRow(Table):
     """From when on its run folders may hold what no row names. Null: it has not ended, or they have been swept."""
 
     request: Mapped[dict[str, Any]]
-    """The CreateJobRequest, as the user wrote it."""
+    """The CreateJobRequest with all its defaults: which values the user gave, it no longer tells. Under an `ft:` model,
+    `lora` has the shape of that one's adapter."""
     traceparent: Mapped[str | None] = mapped_column(String(64))
     """The span of the request that made the job, which its later spans belong to. Null: it was not traced."""
     resolved_method: Mapped[dict[str, Any] | None]

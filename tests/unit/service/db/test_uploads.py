@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from threading import Barrier
 
@@ -11,7 +12,8 @@ from schemas.ids import ProjectId, UploadId
 from schemas.uploads import CompleteUploadRequest, CreateUploadRequest, UploadObject
 from service.clock import utc_now
 from service.db.engine import Database
-from service.db.tables import FileRow, UploadPartRow
+from service.db.tables import FileRow, UploadPartRow, UploadRow
+from service.db.uploads import UploadRepository
 from service.files import uploads
 from service.files.assembly import Completion, complete_upload
 from service.files.uploads import UploadEnded
@@ -95,3 +97,39 @@ def test_a_complete_and_a_cancel_at_once_have_one_winner(upload: OneUpload) -> N
 def test_no_part_slips_into_an_upload_that_is_being_cancelled(upload: OneUpload) -> None:
     at_once([*[upload.add_part] * AT_ONCE, upload.cancel])
     assert upload.rows_and_keys() == (0, 0, [])
+
+
+def test_of_the_uploads_that_are_old_those_that_have_ended_go_and_a_batch_at_once(
+    upload: OneUpload, database: Database, project_id: ProjectId
+) -> None:
+    others = [OneUpload(database, project_id, upload.store) for _ in range(3)]
+    upload.add_part()
+    for other in others:
+        other.add_part()
+        other.cancel()
+    much_later = utc_now() + timedelta(days=1)
+    removed = []
+    for before in (utc_now(), much_later, much_later, much_later):
+        with database.write() as session:
+            removed.append(UploadRepository(session).delete_ended(before=before, limit=2))
+    assert removed == [0, 2, 1, 0]
+    with database.read() as session:
+        assert [row.id for row in session.query(UploadRow)] == [upload.id]
+
+
+def test_parts_are_removed_of_uploads_that_have_ended_and_a_batch_at_once(
+    upload: OneUpload, database: Database, project_id: ProjectId
+) -> None:
+    pending = OneUpload(database, project_id, upload.store)
+    kept, removed = pending.add_part(), []
+    for _ in range(3):
+        upload.add_part()
+    with database.write() as session:
+        UploadRepository(session).close(upload.id, to="expired")
+        assert UploadRepository(session).delete_ended(before=utc_now() + timedelta(days=1), limit=9) == 0
+    for _ in range(3):
+        with database.write() as session:
+            removed.append(len(UploadRepository(session).remove_parts_of_ended(limit=2)))
+    assert removed == [2, 1, 0]
+    with database.read() as session:
+        assert [part.id for part in session.query(UploadPartRow)] == [kept]

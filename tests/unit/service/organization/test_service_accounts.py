@@ -1,6 +1,5 @@
 """Service accounts under requests at once."""
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -21,10 +20,8 @@ from service.db.engine import Database
 from service.db.projects import ProjectRepository
 from service.organization.organization import Organization
 from service.organization.service_accounts import create_key, create_service_account, delete_service_account
-from tests.postgres import PostgresDatabases, is_lock_awaited
+from tests.postgres import PostgresDatabases, wait_until_held_up
 from tests.unit.service.db.rows import add_project
-
-POLL_S = 0.01
 
 
 @pytest.fixture
@@ -46,8 +43,7 @@ def test_a_key_made_while_its_account_is_deleted_opens_nothing(organization: Org
         """The time that a key is made, and then that of its audit entry: the account has been found by then."""
         if next(asked) == 2:
             deletes.append(pool.submit(delete_service_account, organization, project_id, account.id))
-            while not deletes[0].done() and not is_lock_awaited(database):
-                time.sleep(POLL_S)
+            wait_until_held_up(database, deletes[0])
         return utc_now()
 
     with ThreadPoolExecutor(1) as pool:

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.ids import FileId, PartId, ProjectId, UploadId
 from schemas.run_layout import file_key, part_key
-from schemas.uploads import CreateUploadRequest
+from schemas.uploads import CompleteUploadRequest, CreateUploadRequest
 from service.clock import utc_now
 from service.db.engine import Database
 from service.db.idempotency import ORGANIZATION, IdempotencyKeyOwner
@@ -17,8 +17,9 @@ from service.db.once import OncePer
 from service.db.projects import ProjectRepository
 from service.db.tables import FileRow, ProjectRow
 from service.files import catalog, uploads
+from service.files.assembly import Completion, complete_upload
 from service.files.receiving import ReceivedUpload
-from service.files.uploads import UploadEnded
+from service.files.uploads import PARTS_REMOVED_AT_ONCE, UploadEnded, UploadNotFound
 from service.identifiers import made_at, new_file_id, new_part_id
 from service.retention.sweeper import Sweeper
 from service.storage.folder import FolderStore
@@ -52,6 +53,10 @@ class House:
     def keys(self) -> set[str]:
         return set(self.store.list_keys(""))
 
+    def files(self) -> set[str]:
+        """Keys of their bytes."""
+        return set(self.store.list_keys("files/"))
+
     def add_file(self, *, expires_after_s: int | None) -> FileId:
         file_id = new_file_id()
         stored = self.store.write(file_key(file_id), [b"{}"])
@@ -61,9 +66,17 @@ class House:
         )
         return file_id
 
-    def begin_upload(self) -> UploadId:
-        created = uploads.create_upload(PROJECT, REQUEST, once_per=None, database=self.database, clock=self.clock)
+    def begin_upload(self, *, size_bytes: int = 2) -> UploadId:
+        request = REQUEST.model_copy(update={"bytes": size_bytes})
+        created = uploads.create_upload(PROJECT, request, once_per=None, database=self.database, clock=self.clock)
         return UploadId(created.id)
+
+    def end_upload(self, upload_id: UploadId, part_ids: list[PartId], *, to: str) -> None:
+        if to == "cancelled":
+            uploads.cancel_upload(PROJECT, upload_id, database=self.database, store=self.store, clock=self.clock)
+            return
+        completion = Completion(PROJECT, upload_id, CompleteUploadRequest(part_ids=[*part_ids]), None)
+        complete_upload(completion, database=self.database, store=self.store, clock=self.clock)
 
     def add_part(self, upload_id: UploadId) -> PartId:
         part_id = new_part_id()
@@ -100,6 +113,32 @@ def test_an_expired_upload_is_closed_and_its_parts_go(house: House) -> None:
     with pytest.raises(UploadEnded):
         house.add_part(upload_id)
     assert house.keys() == set()
+
+
+@pytest.mark.parametrize("end", ["completed", "cancelled"])
+def test_of_very_many_parts_the_request_deletes_a_hundred_and_the_sweeper_the_others(house: House, end: str) -> None:
+    upload_id, parts = house.begin_upload(size_bytes=500), 250
+    part_ids = [house.add_part(upload_id) for _ in range(parts)]
+    house.end_upload(upload_id, part_ids, to=end)
+    assert len(house.keys() - house.files()) == parts - PARTS_REMOVED_AT_ONCE
+    while house.sweeper.sweep_due():
+        pass
+    assert house.keys() == house.files()
+
+
+@pytest.mark.parametrize("end", ["completed", "cancelled", "expired"])
+def test_an_upload_that_has_ended_is_told_of_for_a_month(house: House, end: str) -> None:
+    upload_id = house.begin_upload()
+    part_id = house.add_part(upload_id)
+    if end != "expired":
+        house.end_upload(upload_id, [part_id], to=end)
+    files = house.files()
+    house.sweep_after(days=30)
+    assert uploads.find_upload(PROJECT, upload_id, database=house.database, clock=house.clock).status == end
+    house.sweep_after(hours=2)
+    with pytest.raises(UploadNotFound):
+        uploads.find_upload(PROJECT, upload_id, database=house.database, clock=house.clock)
+    assert house.keys() == files, "the File is another thing"
 
 
 @pytest.mark.parametrize("owner", [PROJECT, ORGANIZATION])

@@ -15,6 +15,7 @@ from service.webhooks.post import PostFailed, WebhookPoster
 from tests.unit.service.webhooks.receiver import receiving
 
 HEADERS = {"content-type": "application/json", "webhook-id": "wh_1"}
+LATE = r"no answer from 127\.0\.0\.1: none within 0\.5 s"
 Act = Callable[[socket.socket], None]
 
 
@@ -73,7 +74,7 @@ def test_a_peer_that_drips_is_cut_off_in_time() -> None:
 
     with peer(drip) as port:
         before = time.monotonic()
-        with pytest.raises(PostFailed, match="no answer from"):
+        with pytest.raises(PostFailed, match=LATE):
             post(f"http://127.0.0.1:{port}/", timeout_s=0.5)
         assert time.monotonic() - before < 3
 
@@ -88,14 +89,24 @@ def test_a_handshake_that_drips_is_cut_off_in_time() -> None:
 
     with peer(drip) as port:
         before = time.monotonic()
-        with pytest.raises(PostFailed, match="no answer from"):
+        with pytest.raises(PostFailed, match=LATE):
             post(f"https://127.0.0.1:{port}/", timeout_s=0.5)
         assert time.monotonic() - before < 3
 
 
 def test_a_silent_peer_is_left() -> None:
-    with peer(lambda connected: time.sleep(1)) as port, pytest.raises(PostFailed):
-        post(f"http://127.0.0.1:{port}/", timeout_s=0.3)
+    with peer(lambda connected: time.sleep(1)) as port, pytest.raises(PostFailed, match=LATE):
+        post(f"http://127.0.0.1:{port}/", timeout_s=0.5)
+
+
+def test_headers_that_are_not_whole_in_time_are_no_answer() -> None:
+    def say_half(connected: socket.socket) -> None:
+        connected.recv(4096)
+        connected.sendall(b"HTTP/1.1 200 OK\r\na: b\r\n")
+        time.sleep(1)
+
+    with peer(say_half) as port, pytest.raises(PostFailed, match=LATE):
+        post(f"http://127.0.0.1:{port}/", timeout_s=0.5)
 
 
 def test_an_endless_body_is_not_read() -> None:

@@ -19,6 +19,8 @@ from service.webhooks.outbox import tell_endpoints
 from service.webhooks.post import WebhookPoster
 from service.webhooks.sender import CLAIM, WebhookSender
 from service.webhooks.signing import WebhookSigner
+from tests.inline_executor import InlineExecutor
+from tests.lazy_executor import LazyExecutor
 from tests.unit.service.dispatcher.scripted_backend import ScriptedBackend
 from tests.unit.service.dispatcher.scripted_trainer import whole_run
 from tests.unit.service.dispatcher.world import PROJECT, World, open_world
@@ -50,7 +52,7 @@ class Post:
         return made.id, made.signing_secret
 
     def send_all(self) -> None:
-        while self.sender.send_next():
+        while self.sender.start_next(InlineExecutor()):
             pass
 
     def cancelled_job(self) -> JobId:
@@ -151,7 +153,7 @@ def test_a_change_that_is_rolled_back_is_not_told(post: Post, receiver: Receiver
 def test_a_sender_that_dies_before_sending_loses_nothing(post: Post, receiver: Receiver) -> None:
     post.listen(receiver.url)
     post.cancelled_job()
-    assert post.new_sender()._claim([]) is not None  # and then nothing: it is dead
+    assert post.new_sender().start_next(LazyExecutor())  # and then nothing: it is dead
     post.send_all()
     assert receiver.received == [], "it might still be at work"
     post.world.clock.advance(seconds=CLAIM.total_seconds())
@@ -162,8 +164,7 @@ def test_a_sender_that_dies_before_sending_loses_nothing(post: Post, receiver: R
 def test_a_sender_that_dies_after_sending_repeats_itself_under_the_same_id(post: Post, receiver: Receiver) -> None:
     endpoint_id, _ = post.listen(receiver.url)
     post.cancelled_job()
-    with pytest.raises(KeyboardInterrupt):
-        post.new_sender(DyingPoster(allows_loopback=True)).send_next()
+    assert post.new_sender(DyingPoster(allows_loopback=True)).start_next(InlineExecutor())
     post.world.clock.advance(seconds=CLAIM.total_seconds())
     post.send_all()
     first, second = receiver.received
@@ -243,7 +244,7 @@ def test_another_webhook_key_sends_nothing_and_says_why(post: Post, receiver: Re
     endpoint_id, _ = post.listen(receiver.url)
     post.cancelled_job()
     hooks = post.webhooks
-    WebhookSender(hooks.database, WebhookSigner(b"new key"), hooks.poster, hooks.clock).send_next()
+    WebhookSender(hooks.database, WebhookSigner(b"new key"), hooks.poster, hooks.clock).start_next(InlineExecutor())
     assert receiver.received == []
     [delivery] = post.deliveries(endpoint_id)
     assert delivery.last_attempt is not None
