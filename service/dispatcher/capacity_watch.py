@@ -16,6 +16,17 @@ RETRY = timedelta(seconds=10)
 """After a look that found no cluster."""
 
 
+def look_at_cluster(context: DispatchContext) -> Capacity:
+    """Note what the cluster has; return the most that it had of late. Raises: BackendUnavailable."""
+    capacity = context.backend.capacity()
+    with context.database.write() as session:
+        take_lock(session, Lock.QUEUE)
+        gpus, cpus = ClusterRepository(session).note_capacity(
+            gpus=capacity.gpus, cpus=capacity.cpus, now=context.clock()
+        )
+    return Capacity(cpus=cpus, gpus=gpus)
+
+
 class CapacityWatch:
     """When it looks next is kept in memory: after a restart at once."""
 
@@ -30,10 +41,5 @@ class CapacityWatch:
             return
         self._due_at = now + RETRY
         with suppress(BackendUnavailable):
-            self._note(self._context.backend.capacity(), now=now)
+            look_at_cluster(self._context)
             self._due_at = now + NOTED_AGAIN
-
-    def _note(self, capacity: Capacity, *, now: datetime) -> None:
-        with self._context.database.write() as session:
-            take_lock(session, Lock.QUEUE)
-            ClusterRepository(session).note_capacity(gpus=capacity.gpus, cpus=capacity.cpus, now=now)

@@ -1,4 +1,4 @@
-"""How often a job has lost its run without getting on in between: a host that restarts each night may go on doing so."""
+"""How often a job has lost its run without getting on in between: a host that restarts each night may go on so."""
 
 from sqlalchemy.orm import Session
 

@@ -8,14 +8,17 @@ import structlog
 
 from schemas.fine_tuning import DpoOptions
 from schemas.ids import JobId
+from service.backends.backend import BackendUnavailable
 from service.db.events import NewEvent
 from service.db.jobs import JobRepository
 from service.db.tables import FileRow, JobRow
+from service.dispatcher.capacity_watch import look_at_cluster
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.files_of_job import FileGone, files_of, find_files
 from service.dispatcher.job_request import UnreadableRequest, read_request
 from service.dispatcher.leases import fenced_write, leases_of
 from service.dispatcher.model_of_job import ModelGone, ModelOfJob, find_model
+from service.dispatcher.requirements import Requirements, refuse_reason, resolve_requirements
 from service.dispatcher.steps import observed_step
 from service.dispatcher.transitions import fail_job, move_job
 from service.files.validation import FileReport
@@ -24,6 +27,9 @@ from service.jobs import hyperparameters
 from service.storage.object_store import ObjectNotFound
 
 log = structlog.get_logger()
+
+ONE_CPU_WORKER = Requirements(workers=1, gpus_per_worker=0)
+"""What every cluster has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ def _validate(context: DispatchContext, job: JobRow) -> None:
     try:
         request = read_request(job)
         model, reports = _examine(context, job)
+        _refuse_too_large(context, resolve_requirements(request.resources, model.entry))
     except _Refused as refused:
         refuse_files(context, job, refused.failure, errors=refused.errors)
         return
@@ -74,6 +81,19 @@ def refuse_files(context: DispatchContext, job: JobRow, failure: JobFailure, *, 
         listed = [NewEvent(f"file:error:{number}", now, "error", text) for number, text in enumerate(errors, 1)][::-1]
         fail_job(session, job, seen="validating_files", failure=failure, now=now, details=listed)
         leases_of(session, context).release(job_id)
+
+
+def _refuse_too_large(context: DispatchContext, needed: Requirements) -> None:
+    """What the cluster can never run is told now, not once all that waits before it has run. Raises: _Refused."""
+    if needed == ONE_CPU_WORKER:
+        return
+    try:
+        largest = look_at_cluster(context)
+    except BackendUnavailable:
+        return  # the queue asks again
+    failure = refuse_reason(needed, largest)
+    if failure is not None:
+        raise _Refused(failure)
 
 
 def _examine(context: DispatchContext, job: JobRow) -> tuple[ModelOfJob, _Reports]:

@@ -58,6 +58,16 @@ def test_a_job_that_the_cluster_never_had_room_for_fails_at_once(tmp_path: Path)
         assert "the cluster has 8 in all" in error.message
 
 
+def test_a_job_that_the_cluster_never_had_room_for_is_told_so_behind_others_that_wait(tmp_path: Path) -> None:
+    with cluster_of(tmp_path, 8) as (world, _):
+        for _ in range(2):
+            world.submit(resources={"gpus": 8})
+        world.tick(times=2)
+        job_id = world.submit(resources={"gpus": 9})
+        world.tick()
+        assert world.job(job_id).status == "failed"
+
+
 def test_a_node_that_went_while_nothing_waited_is_waited_for(tmp_path: Path) -> None:
     with cluster_of(tmp_path, 8) as (world, backend):
         backend.is_away = True
