@@ -133,7 +133,7 @@ class RunSpec(Record):
     guards: GuardParameters | None = None
     """Null without a validation file."""
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = 100
-    """Also at the end of every epoch; those are kept, the others replace each other."""
+    """Also every five minutes, and at the end of every epoch; those are kept, the others replace each other."""
     reference_cache: str | None = None
     """Folder of reference log-probabilities, shared between jobs; null: each job computes its own."""
     created_at: int | None = None

@@ -5,6 +5,7 @@ What is half-written, or has a flipped byte, is passed over for the next older o
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,20 @@ from trainers.run_folder import RunFolder
 
 MANIFEST_NAME = re.compile(rf"step-(\d+)/{re.escape(MANIFEST)}")
 RECOVERY_CHECKPOINTS_KEPT = 2
+LONGEST_WITHOUT_S = 300.0
+"""What a lost machine costs is bounded in minutes, too, however long a step takes."""
+
+
+class CheckpointTimer:
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self._newest_at = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether the newest checkpoint is too old. Each worker has its own answer; the one that writes acts on it."""
+        return time.monotonic() - self._newest_at > LONGEST_WITHOUT_S
 
 
 @dataclass(frozen=True, slots=True)

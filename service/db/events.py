@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from schemas.ids import JobId
@@ -71,8 +71,11 @@ class EventRepository:
             .execution_options(synchronize_session=False)
         )
 
-    def list_keys(self, job_id: JobId, *, beginning: str) -> list[str]:
-        query = select(RunEventRow.key).where(RunEventRow.job_id == job_id)
+    def list_keys_since(self, job_id: JobId, *, last: Collection[str], beginning: str) -> list[str]:
+        """Return the keys that begin so of events after the job's newest whose key begins with one of `last`."""
+        is_last = or_(*(RunEventRow.key.startswith(each, autoescape=True) for each in last))
+        newest = select(func.coalesce(func.max(RunEventRow.seq), 0)).where(RunEventRow.job_id == job_id, is_last)
+        query = select(RunEventRow.key).where(RunEventRow.job_id == job_id, RunEventRow.seq > newest.scalar_subquery())
         return list(self._session.scalars(query.where(RunEventRow.key.startswith(beginning, autoescape=True))))
 
     def list_after(self, job_id: JobId, *, after: str | None, limit: int) -> list[RunEventRow] | None:

@@ -2,30 +2,27 @@
 
 from sqlalchemy.orm import Session
 
-from schemas.ids import JobId
-from schemas.run_record import RESUMED
+from schemas.ids import JobId, RunId
 from service.db.events import EventRepository
 from service.db.runs import RunRepository
+from service.db.tables import RunRow
 from service.dispatcher.run_rows import NOT_LOST
 
-Point = tuple[bool, int]
-"""Whether the run was past the phase that estimates the reference, and the step of its checkpoint."""
-START: Point = (False, 0)
+STEPS = ("step:", "sft:")
+"""How the keys of a trainer's steps begin. A step that a resumed run tells again is no event."""
 
 
-def count_lost(session: Session, job_id: JobId) -> int:
-    """Return the runs lost since one went on from further than all before it, that one's own loss included."""
-    points = dict(map(_resumed_at, EventRepository(session).list_keys(job_id, beginning=RESUMED)))
-    furthest, lost = START, 0
-    for run in reversed(RunRepository(session).list_of_job(job_id)):
-        point = points.get(run.id, START)
-        if point > furthest:
-            furthest, lost = point, 0
-        lost += run.end_reason not in NOT_LOST
-    return lost
+def lost_key(run_id: RunId | str) -> str:
+    """The key of the event that tells of a run's loss."""
+    return f"run:{run_id}:lost"
 
 
-def _resumed_at(key: str) -> tuple[str, Point]:
-    """From `resumed:RUN_ID:STEP` or `resumed:RUN_ID:sft:STEP`, of which a run tells one."""
-    run_id, *phase, step = key.removeprefix(RESUMED).split(":")
-    return run_id, (not phase, int(step))
+def count_lost(session: Session, run: RunRow) -> int:
+    """Return the runs lost since the job's furthest step, this one included, which is lost now."""
+    job_id = JobId(run.job_id)
+    told = set(EventRepository(session).list_keys_since(job_id, last=STEPS, beginning="run:"))
+    return 1 + sum(
+        lost_key(former.id) in told and former.end_reason not in NOT_LOST
+        for former in RunRepository(session).list_of_job(job_id)
+        if former.id != run.id
+    )

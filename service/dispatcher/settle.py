@@ -20,7 +20,7 @@ from service.db.tables import FileRow, JobRow, ModelRow, RunRow
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.last_words import last_words
 from service.dispatcher.leases import fenced_write, leases_of
-from service.dispatcher.losses import count_lost
+from service.dispatcher.losses import count_lost, lost_key
 from service.dispatcher.requirements import Requirements
 from service.dispatcher.run_rows import STOPPED_WITH_SERVICE, close_run, new_run
 from service.dispatcher.steps import observed
@@ -66,7 +66,7 @@ def settle_lost(context: DispatchContext, job: JobRow, run: RunRow, *, detail: s
     now, cause = context.clock(), detail or "the cluster no longer knows it"
     with fenced_write(context, JobId(job.id)) as session:
         close_run(session, job, run, reason=cause, now=now)
-        lost = count_lost(session, JobId(job.id))
+        lost = count_lost(session, run)
         if lost >= context.max_attempts:
             failure = _run_lost(run, cause, log_tail, attempts=lost)
             fail_job(session, job, seen="running", failure=failure, now=now)
@@ -103,7 +103,7 @@ def _start_next_attempt(
         return
     needed = Requirements.of(run)
     RunRepository(session).add(new_run(job, needed, attempt=run.attempt + 1, now=now, launch_at=launch_at))
-    EventRepository(session).append(job_id, [NewEvent(f"run:{run.id}:lost", now, "warn", message)])
+    EventRepository(session).append(job_id, [NewEvent(lost_key(run.id), now, "warn", message)])
 
 
 def _run_lost(run: RunRow, cause: str, log_tail: str, *, attempts: int) -> JobFailure:

@@ -6,7 +6,7 @@ A step's numbers are written before the checkpoint that stands on them is commit
 from schemas.run_layout import ADAPTER, checkpoint_prefix
 from schemas.run_record import RESUMED, EvaluationMetrics, StepMetrics
 from schemas.run_spec import RunSpec
-from trainers.checkpoints import newest_whole, prune, write_checkpoint
+from trainers.checkpoints import CheckpointTimer, newest_whole, prune, write_checkpoint
 from trainers.distributed import Workers
 from trainers.dpo.evaluate import ReferenceStates, evaluate
 from trainers.dpo.guarding import Guarding, GuardVerdict
@@ -48,6 +48,7 @@ class TrainingLoop:
         self._optimizer_step = OptimizerStep(prepared, spec, workers, stop, self.budget)
         self._earlier = [RunFolder(folder.resolve(uri)) for uri in spec.resume_from]
         self._guarding = Guarding(spec, events, self._earlier)
+        self._checkpoint_timer = CheckpointTimer()
 
     def resume(self) -> None:
         """Go back to the newest whole checkpoint of this run or of an earlier attempt, if there is one."""
@@ -138,7 +139,8 @@ class TrainingLoop:
         return evaluation_metrics(sums, step=step, total_steps=total)
 
     def _is_checkpoint_due(self, step: int) -> bool:
-        return self._prepared.plan.ends_epoch(step) or step % self._spec.checkpoint_every_steps == 0
+        is_planned = self._prepared.plan.ends_epoch(step) or step % self._spec.checkpoint_every_steps == 0
+        return is_planned or self._checkpoint_timer.is_due()
 
     def _write_checkpoint(self) -> None:
         if not self._workers.writes:
@@ -152,3 +154,4 @@ class TrainingLoop:
             self._events.tell(checkpoint_event(entry, weights, adapter=folder, why=why))
         write_checkpoint(self._folder, step, files | self.budget.checkpoint_files(), before_commit=self._events.flush)
         prune(self._folder, is_kept=is_kept)
+        self._checkpoint_timer.restart()

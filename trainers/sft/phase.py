@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from schemas.run_layout import ADAPTER, SFT_CHECKPOINTS
 from schemas.run_record import RESUMED, RunEvent, SftMetrics
 from schemas.run_spec import RunSpec, SftParameters
-from trainers.checkpoints import newest_whole, prune, write_checkpoint
+from trainers.checkpoints import CheckpointTimer, newest_whole, prune, write_checkpoint
 from trainers.distributed import Workers
 from trainers.dpo.plan import StepPlan
 from trainers.dpo.prepare import Prepared
@@ -61,13 +61,15 @@ class SftPhase:
         optimizer = AdamW(policy.parameters(), lr=0.0, weight_decay=self.spec.dpo.weight_decay, fused=True)
         self._resume(optimizer)
         steps = self._steps(optimizer)
-        total_steps = steps.plan.total_steps
+        total_steps, timer = steps.plan.total_steps, CheckpointTimer()
         for step in range(1 if self._last is None else self._last.step + 1, total_steps + 1):
             metrics, stop_requested = steps.make(step, trained_tokens=self.progress.tokens_before)
             self._note(metrics)
             self.events.tell(_step_event(metrics))
-            if stop_requested or step == total_steps or step % self.spec.checkpoint_every_steps == 0:
+            is_planned = step == total_steps or step % self.spec.checkpoint_every_steps == 0
+            if stop_requested or is_planned or timer.is_due():
                 self._write_checkpoint(metrics, optimizer)
+                timer.restart()
             if stop_requested:
                 raise RunStopped(f"stopped after SFT step {step} of {total_steps}")
         policy.freeze_as_reference()

@@ -15,9 +15,18 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
-from schemas.run_layout import ADAPTER, ADAPTER_ARCHIVE, CHECKPOINTS, EVENTS, METRICS_CSV, OUTCOME, SPEC
+from schemas.run_layout import (
+    ADAPTER,
+    ADAPTER_ARCHIVE,
+    CHECKPOINTS,
+    EVENTS,
+    METRICS_CSV,
+    OUTCOME,
+    SFT_CHECKPOINTS,
+    SPEC,
+)
 from schemas.run_record import Outcome
-from schemas.run_spec import AdapterSource, RunSpec
+from schemas.run_spec import AdapterSource, RunSpec, SftParameters
 from tests.tiny_model import tiny_tokenizer
 from tests.tiny_runs import DPO, LORA, losses, make_run, preference_rows, read_events, write_preferences
 from trainers.checkpoints import stored_file
@@ -164,6 +173,23 @@ def test_a_run_killed_in_its_own_folder_goes_on_there(
     run(str(folder))
     assert "resumed:ftjob-tiny-run:3" in [event.key for event in read_events(folder)]
     assert losses(folder) == losses(unbroken)
+
+
+@pytest.mark.parametrize("changes", [{}, {"reference": "sft", "sft": SftParameters(n_epochs=2, learning_rate=5e-3)}])
+def test_slow_steps_are_kept_though_no_checkpoint_is_planned(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("trainers.checkpoints.LONGEST_WITHOUT_S", -1.0)
+    folder = tmp_path / "run"
+    make_run(folder, tiny_model, **changes)
+    with monkeypatch.context() as patched:
+        at_step(2, lose_the_node, patched)
+        with pytest.raises(OSError, match="went away"):
+            run(str(folder))
+    run(str(folder))
+    assert "resumed:ftjob-tiny-run:1" in [event.key for event in read_events(folder)]
+    if changes:
+        assert len(list((folder / SFT_CHECKPOINTS).iterdir())) == 2
 
 
 def adapter_of(folder: Path) -> AdapterSource:

@@ -18,6 +18,7 @@ from tests.unit.service.dispatcher.scripted_trainer import (
     checkpoint_event,
     die,
     message_event,
+    sft_event,
     step_event,
     whole_run,
     write_chunk,
@@ -47,15 +48,13 @@ def test_the_next_attempt_goes_on_and_no_step_is_told_twice(tmp_path: Path) -> N
         assert lost in world.messages(job_id)
 
 
-def resumes(request: RunRequest, at: int | str) -> RunEvent:
-    return message_event(f"resumed:{request.run_id}:{at}", f"Resumed after step {at}")
-
-
 def test_losses_after_each_of_which_the_job_gets_further_do_not_add_up(tmp_path: Path) -> None:
+    """No checkpoint is needed for that: each attempt tells the steps before it again."""
+
     def script(request: RunRequest) -> list[Action]:
-        step = int(request.run_id.rpartition("-")[2])
-        told = [] if step == 1 else [resumes(request, step - 1)]
-        return [write_chunk(1, *told, step_event(step)), write_outcome() if step == 6 else die()]
+        furthest = int(request.run_id.rpartition("-")[2])
+        told = [step_event(step) for step in range(1, furthest + 1)]
+        return [write_chunk(1, *told), write_outcome() if furthest == 6 else die()]
 
     with open_world(tmp_path, ScriptedBackend(script)) as world:
         job_id = world.submit()
@@ -64,15 +63,21 @@ def test_losses_after_each_of_which_the_job_gets_further_do_not_add_up(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("resumed_at", "attempts"), [([0, 2, 2, 2], 5), (["sft:3", "sft:3", 1, 1, 1], 6), ([5, 4, 5], 4)]
+    ("told", "attempts"),
+    [
+        ([[], [], []], 3),
+        ([[step_event(1), step_event(2)], [step_event(1)], [step_event(1), step_event(2)]], 3),
+        ([[], [], [step_event(1)], [step_event(1)], []], 5),
+        ([[sft_event(1)], [sft_event(1)], [sft_event(2)], [], [sft_event(1)]], 5),
+    ],
+    ids=["before the first step", "at the same step", "later", "while the reference is estimated"],
 )
 def test_a_job_that_gets_no_further_fails_by_its_losses(
-    tmp_path: Path, resumed_at: list[int | str], attempts: int
+    tmp_path: Path, told: list[list[RunEvent]], attempts: int
 ) -> None:
     def script(request: RunRequest) -> list[Action]:
-        earlier = int(request.run_id.rpartition("-")[2]) - 1
-        told = [resumes(request, resumed_at[earlier - 1])] if earlier else [message_event("started", "Training")]
-        return [write_chunk(1, *told), die()]
+        attempt = int(request.run_id.rpartition("-")[2])
+        return [write_chunk(1, *told[attempt - 1]), die()]
 
     with open_world(tmp_path, ScriptedBackend(script)) as world:
         job_id = world.submit()
