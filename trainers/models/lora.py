@@ -39,6 +39,8 @@ CARRIED_SETTINGS = (*APPLIED_SETTINGS, "target_modules", "target_parameters", "e
 """What an initial adapter's config may tell us; it is a user's file, and PEFT has settings that name things to load."""
 MODULES_NAMED = 10
 """Of a model's layers, which may be hundreds."""
+INITS_OF_THE_SAME_BASE = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
+"""PEFT's `init_lora_weights` that leave the base as it was. Others put what they take out of it into the adapter."""
 ADAPTER_MARK = "lora_"
 """What PEFT tells an adapter's own weights by."""
 
@@ -200,9 +202,23 @@ def read_adapter(config_json: bytes, weights: bytes, *, sha256: str) -> InitialA
         raise UnusableAdapter(
             f"the initial adapter is of the type {settings.get('peft_type')!r}; start from a LoRA adapter"
         )
+    _refuse_changed_base(settings.get("init_lora_weights"))
     _refuse_base_weights(tensors)
     carried = {name: settings[name] for name in CARRIED_SETTINGS if name in settings}
     return InitialAdapter(LoraConfig(task_type="CAUSAL_LM", **carried), tensors)
+
+
+def _refuse_changed_base(init: object) -> None:
+    """Such an adapter adds to a base of which its first weights were subtracted, and we have the whole one.
+
+    PEFT converts those of PiSSA (arXiv:2404.02948), OLoRA, CorDA and LoRA-GA; LoftQ's, whose base was quantised, not.
+    """
+    if init not in INITS_OF_THE_SAME_BASE:
+        raise UnusableAdapter(
+            f'the initial adapter was made with init_lora_weights="{init}", which changes the base that it belongs to; '
+            "convert it by PEFT's save_pretrained(path_initial_model_for_weight_conversion=...), or merge it into its "
+            "base and start from the merged model"
+        )
 
 
 def _refuse_base_weights(tensors: dict[str, Tensor]) -> None:

@@ -194,6 +194,48 @@ def test_an_adapter_that_carries_weights_of_the_base_is_refused(
         read_saved(base, tmp_path, LoraConfig(target_modules=["q_proj"], **settings))
 
 
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora", "OLoRA"])
+def test_an_adapter_whose_start_was_taken_out_of_its_base_is_refused(init: Any, tmp_path: Path) -> None:
+    config = LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=init)
+    with pytest.raises(UnusableAdapter, match=f'"{init}", which changes the base .* convert it by PEFT'):
+        read_saved(tiny_llama(), tmp_path, config)
+
+
+@pytest.mark.parametrize("init", ["corda", "loftq", "lora_ga", "of a later PEFT"])
+def test_an_init_that_is_not_known_to_leave_the_base_alone_is_refused(init: str) -> None:
+    with pytest.raises(UnusableAdapter, match=f'"{init}", which changes the base'):
+        read(init_lora_weights=init)
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal", "mica"])
+def test_an_init_that_leaves_the_base_alone_gives_the_adapters_own_model(init: Any, tmp_path: Path) -> None:
+    theirs = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=init))
+    theirs.save_pretrained(str(tmp_path))
+    assert_starts_from(read_folder(tmp_path), theirs(input_ids=TOKENS).logits)
+
+
+@pytest.mark.filterwarnings("ignore:PiSSA changes the base weights:UserWarning")  # PEFT, while it converts
+def test_a_pissa_adapter_that_peft_converted_is_taken(tmp_path: Path) -> None:
+    first, converted = tmp_path / "first", tmp_path / "converted"
+    theirs = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights="pissa"))
+    theirs.peft_config["default"].init_lora_weights = True
+    theirs.save_pretrained(str(first))
+    theirs.peft_config["default"].init_lora_weights = "pissa"
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if "lora_" in name:
+                parameter.add_(0.1)
+    expected = theirs(input_ids=TOKENS).logits
+    theirs.save_pretrained(str(converted), path_initial_model_for_weight_conversion=str(first))
+    assert_starts_from(read_folder(converted), expected)
+
+
+def assert_starts_from(adapter: InitialAdapter, expected: torch.Tensor) -> None:
+    lora = adapter.parameters(dropout=0.0)
+    policy = add_lora(tiny_llama(), lora, initial=adapter, reference="initial", seed=1)
+    torch.testing.assert_close(logits(policy), expected.detach(), rtol=1e-4, atol=1e-5)
+
+
 def read_saved(base: PreTrainedModel, folder: Path, config: LoraConfig) -> InitialAdapter:
     """As PEFT itself makes and writes it."""
     get_peft_model(base, config).save_pretrained(str(folder))
