@@ -227,8 +227,8 @@ def _refuse_base_weights(tensors: dict[str, Tensor]) -> None:
     if strange:
         raise UnusableAdapter(
             f"the initial adapter carries weights of the model itself: {first_names(strange, MODULES_NAMED)}; merge it "
-            "into its model and start from the merged one, or train it anew without PEFT's modules_to_save and with "
-            'bias="none"'
+            "into its model and start from the merged one, or make it without PEFT's modules_to_save, with "
+            'bias="none" and, where it adapts embeddings, saved with save_embedding_layers=False'
         )
 
 
