@@ -36,6 +36,15 @@ Sharding = Literal["auto", "full", "none"]
 ReferenceType = Literal["initial", "base", "sft"]
 
 
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+FlipProbability = Annotated[float, Field(ge=0, lt=0.5)]
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Negative = Annotated[float, Field(lt=0)]
+
+
 def _auto_or_number(given: object) -> str:
     return "auto" if isinstance(given, str) else "number"
 
@@ -65,30 +74,30 @@ class DpoHyperparameters(Request):
     batch_size: Annotated[Auto | Annotated[int, Field(ge=1, le=256), Tag("number")], AutoOr] = "auto"
     """Pairs per optimizer step."""
     n_epochs: Annotated[Auto | Annotated[int, Field(ge=1, le=50), Tag("number")], AutoOr] = "auto"
-    learning_rate_multiplier: Annotated[Auto | Annotated[float, Field(gt=0), Tag("number")], AutoOr] = "auto"
+    learning_rate_multiplier: Annotated[Auto | Annotated[Positive, Tag("number")], AutoOr] = "auto"
     """Times the model's registered base rate."""
     learning_rate: Annotated[Auto | Annotated[float, Field(gt=0, le=1), Tag("number")], AutoOr] = "auto"
     """Overrides the multiplier."""
     loss_type: LossChoice = "sigmoid"
     """TRL 1.16's names."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    label_smoothing: FlipProbability = 0.0
     """Probability that a label is flipped: of `sigmoid` (then cDPO's loss), `robust`, `exo_pair` and both `aot`."""
     f_divergence: FDivergence = "reverse_kl"
     """What the policy's distance to the reference is measured in (f-DPO, arXiv:2309.16240)."""
     f_alpha_divergence_coef: float | None = None
     """α of `alpha_divergence`. Null: 0.5."""
-    ld_alpha: Annotated[float, Field(ge=0, le=1)] | None = None
+    ld_alpha: Share | None = None
     """Weight of the tokens past the length of the pair's shorter side (LD-DPO, arXiv:2409.06411). Null: 1."""
     use_weighting: bool = False
     """Weigh each pair by how likely the policy is to write it (WPO, arXiv:2406.11827)."""
-    discopop_tau: Annotated[float, Field(gt=0)] | None = None
+    discopop_tau: Positive | None = None
     """Temperature of `discopop`. Null: 0.05."""
     max_length: Annotated[Auto | Annotated[int, Field(ge=16, le=32_768), Tag("number")], AutoOr] = "auto"
     """Tokens of prompt + completion."""
-    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    warmup_ratio: Share = 0.1
     lr_scheduler: LrScheduler = "linear"
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    weight_decay: Share = 0.0
+    max_grad_norm: Positive = 1.0
 
 
 ModuleNames = Annotated[tuple[str, ...], Field(min_length=1, max_length=64, strict=False)]
@@ -97,7 +106,7 @@ ModuleNames = Annotated[tuple[str, ...], Field(min_length=1, max_length=64, stri
 class LoraOptions(Request):
     r: Annotated[int, Field(ge=1, le=256)] = 16
     alpha: Annotated[int, Field(ge=1, le=1024)] = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: DropoutRate = 0.0
     target_modules: ModuleNames | Literal["all-linear"] = "all-linear"
     use_rslora: bool = False
     """Scale by alpha / √r (arXiv:2312.03732)."""
@@ -116,18 +125,18 @@ class ReferenceOptions(Request):
 
 
 class EvaluationOptions(Request):
-    every_steps: Annotated[Auto | Annotated[int, Field(ge=1), Tag("number")], AutoOr] = "auto"
+    every_steps: Annotated[Auto | Annotated[Count, Tag("number")], AutoOr] = "auto"
     """Optimizer steps between evaluations on the validation file; the last step is always evaluated."""
 
 
 class GuardOptions(Request):
     """Limits looked at with each evaluation on the validation file; at least one is given."""
 
-    max_kl: Annotated[float, Field(gt=0)] | None = None
+    max_kl: Positive | None = None
     """Mean exact KL(policy || reference) a token, in nats (`valid_kl`)."""
-    min_chosen_logp_ratio: Annotated[float, Field(lt=0)] | None = None
+    min_chosen_logp_ratio: Negative | None = None
     """Mean of log policy(chosen) - log reference(chosen), in nats a completion."""
-    max_valid_loss_rise: Annotated[float, Field(ge=0)] | None = None
+    max_valid_loss_rise: NotNegative | None = None
     """How far validation loss may lie above the lowest one seen."""
     patience: Annotated[int, Field(ge=1, le=1000)] = 1
     """Evaluations in a row beyond a limit before the guard fires."""

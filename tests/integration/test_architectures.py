@@ -9,6 +9,7 @@ from transformers import (
     AutoModelForCausalLM,
     FalconConfig,
     Gemma2Config,
+    Gemma3nTextConfig,
     Gemma4TextConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -60,6 +61,17 @@ CASES = {
     "gemma2": Case(Gemma2Config(**GROUPED), "soft caps"),
     "gemma4": Case(
         Gemma4TextConfig(**GROUPED, vocab_size_per_layer_input=VOCABULARY, hidden_size_per_layer_input=8), None
+    ),
+    "gemma3n": Case(
+        Gemma3nTextConfig(
+            **GROUPED,
+            vocab_size_per_layer_input=VOCABULARY,
+            hidden_size_per_layer_input=8,
+            num_kv_shared_layers=0,
+            laurel_rank=4,
+            layer_types=["full_attention"] * 2,
+        ),
+        "soft cap",
     ),
     "falcon, alibi": Case(FalconConfig(**PLAIN, alibi=True), "", ("query_key_value",)),
     # PEFT refuses Mamba's out_proj, which "all-linear" would name.

@@ -18,6 +18,7 @@ from trainers.dpo.scores import Layout
 from trainers.errors import MORE_ROOM, ModelTooLarge, UnusableModel
 from trainers.models.lora import Policy
 from trainers.models.packed_attention import refuse_short_windows
+from trainers.models.plain_head import only_plain_heads
 from trainers.pass_memory import is_out_of_memory
 
 COMPARED_PAIRS = 2
@@ -68,7 +69,7 @@ def _compare(policy: Policy, packed: Layout, padded: Layout, pairs: Sequence[Pai
     differences = []
 
     def make(compared: Sequence[PairTokens]) -> None:
-        differences.append(_largest_difference(packed, padded, compared))
+        differences.append(_largest_difference(policy, packed, padded, compared))
 
     _make_together(policy, make, pairs)
     return differences[0]
@@ -105,7 +106,8 @@ def _make_together(policy: Policy, make: Callable[[Sequence[PairTokens]], None],
                 raise ModelTooLarge(OUT_OF_MEMORY)
 
 
-def _largest_difference(packed: Layout, padded: Layout, pairs: Sequence[PairTokens]) -> float:
+def _largest_difference(policy: Policy, packed: Layout, padded: Layout, pairs: Sequence[PairTokens]) -> float:
     ours, _ = packed.states(pairs).log_probs()
-    theirs, _ = padded.states(pairs).log_probs()
+    with only_plain_heads(policy.causal_lm()):
+        theirs, _ = padded.states(pairs).log_probs()
     return float((ours - theirs).abs().max())

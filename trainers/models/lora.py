@@ -39,6 +39,10 @@ CARRIED_SETTINGS = (*APPLIED_SETTINGS, "target_modules", "target_parameters", "e
 """What an initial adapter's config may tell us; it is a user's file, and PEFT has settings that name things to load."""
 MODULES_NAMED = 10
 """Of a model's layers, which may be hundreds."""
+INITS_OF_THE_SAME_BASE = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
+"""PEFT's `init_lora_weights` that leave the base as it was. Others put what they take out of it into the adapter."""
+ADAPTER_MARK = "lora_"
+"""What PEFT tells an adapter's own weights by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +202,34 @@ def read_adapter(config_json: bytes, weights: bytes, *, sha256: str) -> InitialA
         raise UnusableAdapter(
             f"the initial adapter is of the type {settings.get('peft_type')!r}; start from a LoRA adapter"
         )
+    _refuse_changed_base(settings.get("init_lora_weights"))
+    _refuse_base_weights(tensors)
     carried = {name: settings[name] for name in CARRIED_SETTINGS if name in settings}
     return InitialAdapter(LoraConfig(task_type="CAUSAL_LM", **carried), tensors)
+
+
+def _refuse_changed_base(init: object) -> None:
+    """Such an adapter adds to a base of which its first weights were subtracted, and we have the whole one.
+
+    PEFT converts those of PiSSA (arXiv:2404.02948), OLoRA, CorDA and LoRA-GA; LoftQ's, whose base was quantised, not.
+    """
+    if init not in INITS_OF_THE_SAME_BASE:
+        raise UnusableAdapter(
+            f'the initial adapter was made with init_lora_weights="{init}", which changes the base that it belongs to; '
+            "convert it by PEFT's save_pretrained(path_initial_model_for_weight_conversion=...), or merge it into its "
+            "base and start from the merged model"
+        )
+
+
+def _refuse_base_weights(tensors: dict[str, Tensor]) -> None:
+    """PEFT loads them into the frozen base: the reference is then another model, and the result lacks them."""
+    strange = sorted(name for name in tensors if ADAPTER_MARK not in name)
+    if strange:
+        raise UnusableAdapter(
+            f"the initial adapter carries weights of the model itself: {first_names(strange, MODULES_NAMED)}; merge it "
+            "into its model and start from the merged one, or make it without PEFT's modules_to_save, with "
+            'bias="none" and, where it adapts embeddings, saved with save_embedding_layers=False'
+        )
 
 
 def _dropping_modules(model: PeftModel) -> list[nn.Module]:
@@ -274,7 +304,7 @@ def _load_weights(model: PeftModel, weights: dict[str, Tensor], *, adapter: str)
         result: Any = set_peft_model_state_dict(model, weights, adapter_name=adapter)
     except RuntimeError as reason:  # torch's word for shapes that differ
         raise UnusableAdapter(f"the adapter does not fit the model: {reason}") from reason
-    missing = [name for name in result.missing_keys if f".{adapter}." in name and "lora_" in name]
+    missing = [name for name in result.missing_keys if f".{adapter}." in name and ADAPTER_MARK in name]
     strange = missing + list(result.unexpected_keys)
     if strange:
         raise UnusableAdapter(f"the adapter does not fit the model: {strange[0]} is missing in one of them")

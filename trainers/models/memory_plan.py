@@ -13,6 +13,8 @@ ROOM_FOR_REST = 0.8
 """Share of the free memory that activations may have: gradients, the optimizer's moments and the head want some."""
 NORM_BYTES = 4
 """transformers' norms compute in float32, whatever the model's precision."""
+ALTUP_NUMBERS = 5
+"""Times the hidden size: what a layer keeps of each of Gemma 3n's states, measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def estimate_activations(
     rows = 2 if is_padded else 1
     return ActivationBytes(
         rows * layer,
-        rows * dtype_bytes * text.hidden_size,
+        rows * dtype_bytes * text.hidden_size * (_altup_states(text) or 1),
         text.num_hidden_layers,
         rows * logits,
         adapted_bytes // text.num_hidden_layers,
@@ -104,6 +106,17 @@ def _layer_numbers(layer: PreTrainedConfig, *, has_gpu_kernels: bool) -> int:
     head = getattr(layer, "head_dim", None) or hidden // heads
     keys = (getattr(layer, "num_key_value_heads", None) or heads) * head
     experts = getattr(layer, "num_experts_per_tok", None) or 1
-    inner = (getattr(layer, "intermediate_size", None) or 4 * hidden) * experts
-    numbers: int = 4 * hidden + 2 * heads * head + 2 * keys + (3 if has_gpu_kernels else 4) * inner
+    inner = (_largest(getattr(layer, "intermediate_size", None)) or 4 * hidden) * experts
+    altup = ALTUP_NUMBERS * _altup_states(layer) * hidden
+    numbers: int = altup + 4 * hidden + 2 * heads * head + 2 * keys + (3 if has_gpu_kernels else 4) * inner
     return numbers
+
+
+def _altup_states(config: PreTrainedConfig) -> int:
+    """States that Gemma 3n carries for each token, each of them predicted and corrected in every layer."""
+    return getattr(config, "altup_num_inputs", 0)
+
+
+def _largest(size: int | Sequence[int] | None) -> int | None:
+    """Gemma 3n tells one size a layer in a config that is the same for all."""
+    return max(size) if isinstance(size, Sequence) else size

@@ -40,6 +40,63 @@ def test_a_spec_written_by_hand_may_leave_out_what_is_off(tmp_path: Path) -> Non
     assert (spec.validation_file, spec.guards, spec.initial_adapter, spec.reference) == (None, None, None, "initial")
 
 
+NO_GUARD = {"max_kl": None, "min_chosen_logp_ratio": None, "max_valid_loss_rise": None, "patience": 1, "action": "stop"}
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("dpo", "beta", 0),
+        ("dpo", "beta", -1),
+        ("dpo", "loss_type", {}),
+        ("dpo", "loss_type", {"sigmoid": -1}),
+        ("dpo", "label_smoothing", 1.5),
+        ("dpo", "label_smoothing", 0.5),
+        ("dpo", "ld_alpha", 2),
+        ("dpo", "discopop_tau", 0),
+        ("dpo", "max_length", 1),
+        ("dpo", "batch_size", 0),
+        ("dpo", "n_epochs", 0),
+        ("dpo", "learning_rate", -1e-3),
+        ("dpo", "warmup_ratio", 2),
+        ("dpo", "weight_decay", -0.1),
+        ("dpo", "max_grad_norm", -1),
+        ("lora", "r", 0),
+        ("lora", "alpha", 0),
+        ("lora", "dropout", 1),
+        ("lora", "target_modules", []),
+        ("guards", "max_kl", 0),
+        ("guards", "min_chosen_logp_ratio", 0.1),
+        ("guards", "max_valid_loss_rise", -0.1),
+        ("guards", "patience", 0),
+    ],
+)
+def test_a_number_that_cannot_be_trained_with_is_told_by_its_field(
+    tmp_path: Path, part: str, field: str, value: object
+) -> None:
+    spec = SMALLEST | {"guards": NO_GUARD}
+    (tmp_path / SPEC).write_text(json.dumps(spec | {part: spec[part] | {field: value}}))
+    with pytest.raises(UnreadableSpec, match=rf"cannot be used: {part}\.{field}.*: "):
+        read_spec(RunFolder(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"loss_type": "exo_pair"}, "label_smoothing is 0 .* takes its logarithm"),
+        ({"loss_type": {"sigmoid": 1, "exo_pair": 0.5}}, "label_smoothing is 0 .* takes its logarithm"),
+        ({"loss_type": "nca_pair", "label_smoothing": 0.1}, "label_smoothing is 0.1 .* excludes it"),
+        ({"loss_type": "aot", "f_divergence": "forward_kl"}, 'f_divergence is "forward_kl" .* "reverse_kl" alone'),
+        ({"loss_type": "aot", "use_weighting": True}, "use_weighting is true .* sorts the pairs"),
+        ({"loss_type": "sft", "ld_alpha": 0.5}, r"ld_alpha is 0\.5 .* every token counts once"),
+    ],
+)
+def test_options_that_the_loss_does_not_read_are_told(tmp_path: Path, options: dict[str, Any], told: str) -> None:
+    (tmp_path / SPEC).write_text(json.dumps(SMALLEST | {"dpo": SMALLEST["dpo"] | options}))
+    with pytest.raises(UnreadableSpec, match=rf"cannot be used: dpo: .*{told}"):
+        read_spec(RunFolder(str(tmp_path)))
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

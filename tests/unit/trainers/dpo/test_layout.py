@@ -7,10 +7,13 @@ import pytest
 import torch
 from transformers import (
     Gemma2Config,
+    GraniteConfig,
     Llama4TextConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
+    NanoChatConfig,
+    OPTConfig,
     PhimoeConfig,
     PretrainedConfig,
     Qwen2Config,
@@ -26,6 +29,7 @@ from trainers.dpo.layout import choose_layout
 from trainers.dpo.packed_batch import PackedLayout
 from trainers.entrypoint import run
 from trainers.errors import UnusableModel
+from trainers.models.plain_head import CHANGES_LOGITS, CHANGES_STATES
 
 
 def test_a_llama_is_packed() -> None:
@@ -79,6 +83,47 @@ def test_what_packing_cannot_serve_is_padded_and_says_why(config: PretrainedConf
     assert why in chosen.why_padded
     with torch.no_grad():
         assert chosen.layout.states(PAIRS).log_probs()[0].isfinite().all()
+
+
+UNCAPPED = {"attn_logit_softcapping": None, "final_logit_softcapping": 30.0}
+CHANGED_LOGITS = {
+    "a soft cap": NanoChatConfig(**SIZES),
+    "gemma2, that cap alone": Gemma2Config(**SIZES, **UNCAPPED),
+    "a scale near 1": GraniteConfig(**SIZES, logits_scaling=1.01),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", CHANGED_LOGITS)
+def test_a_head_with_more_to_it_is_padded_however_little_it_changes_short_pairs(name: str, dtype: torch.dtype) -> None:
+    policy = make_policy(CHANGED_LOGITS[name], targets=("q_proj", "v_proj"))
+    policy.model.to(dtype)
+    assert choose_layout(policy, PAIRS, device=CPU).why_padded == CHANGES_LOGITS
+
+
+def test_states_that_change_before_the_head_are_padded() -> None:
+    policy = make_policy(LlamaConfig(**SIZES))
+    head = policy.causal_lm().lm_head
+    assert isinstance(head, torch.nn.Linear)
+    head.register_forward_pre_hook(lambda _, inputs: (inputs[0] * 1.0001,))
+    assert choose_layout(policy, PAIRS, device=CPU).why_padded == CHANGES_STATES
+
+
+PLAIN_HEADS = {
+    "llama": LlamaConfig(**SIZES),
+    "qwen2, tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
+    "granite": GraniteConfig(**SIZES, logits_scaling=1.0),
+    "opt": OPTConfig(vocab_size=64, hidden_size=32, word_embed_proj_dim=32, ffn_dim=48, num_attention_heads=4),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", PLAIN_HEADS)
+def test_a_plain_head_is_packed_and_left_without_hooks(name: str, dtype: torch.dtype) -> None:
+    policy = make_policy(PLAIN_HEADS[name], targets=("q_proj", "v_proj"))
+    policy.model.to(dtype)
+    assert choose_layout(policy, PAIRS, device=CPU).why_padded is None
+    assert not any(module._forward_hooks for module in policy.model.modules())
 
 
 def test_a_model_that_neither_layout_can_run_is_the_users_to_change() -> None:

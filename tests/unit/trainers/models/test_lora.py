@@ -1,18 +1,29 @@
 """The policy and its reference."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import save
-from transformers import Llama4ForCausalLM, Llama4TextConfig, MambaConfig, MambaForCausalLM
+from transformers import (
+    Llama4ForCausalLM,
+    Llama4TextConfig,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from tests.tiny_model import SIZES, tiny_llama
 from tests.tiny_runs import LORA
 from trainers.checkpoints import stored_file
 from trainers.errors import InvalidLoraTargets, UnusableAdapter
 from trainers.models.fused_lora import fuse_lora_layers
-from trainers.models.lora import InitialAdapter, Policy, add_lora, read_adapter
+from trainers.models.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, InitialAdapter, Policy, add_lora, read_adapter
 
 TOKENS = torch.tensor([[1, 40, 41, 42, 43]])
 CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "auto_mapping": {"x": "y"}}
@@ -165,6 +176,75 @@ def test_an_adapter_with_other_names_is_refused() -> None:
     wrong = {name.replace("q_proj", "k_proj"): weight for name, weight in adapter.weights.items()}
     with pytest.raises(UnusableAdapter, match="does not fit"):
         add_lora(tiny_llama(), LORA, initial=InitialAdapter(adapter.config, wrong), reference="initial", seed=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "carried"),
+    [
+        ({"modules_to_save": ["lm_head"]}, r"model\.lm_head\.weight"),
+        ({"bias": "lora_only"}, r"q_proj\.base_layer\.bias"),
+    ],
+    ids=["modules_to_save", "bias"],
+)
+def test_an_adapter_that_carries_weights_of_the_base_is_refused(
+    settings: dict[str, Any], carried: str, tmp_path: Path
+) -> None:
+    base = Qwen2ForCausalLM(Qwen2Config(vocab_size=64, **SIZES))
+    with pytest.raises(UnusableAdapter, match=rf"weights of the model itself: .*{carried}; merge it"):
+        read_saved(base, tmp_path, LoraConfig(target_modules=["q_proj"], **settings))
+
+
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora", "OLoRA"])
+def test_an_adapter_whose_start_was_taken_out_of_its_base_is_refused(init: Any, tmp_path: Path) -> None:
+    config = LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=init)
+    with pytest.raises(UnusableAdapter, match=f'"{init}", which changes the base .* convert it by PEFT'):
+        read_saved(tiny_llama(), tmp_path, config)
+
+
+@pytest.mark.parametrize("init", ["corda", "loftq", "lora_ga", "of a later PEFT"])
+def test_an_init_that_is_not_known_to_leave_the_base_alone_is_refused(init: str) -> None:
+    with pytest.raises(UnusableAdapter, match=f'"{init}", which changes the base'):
+        read(init_lora_weights=init)
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal", "mica"])
+def test_an_init_that_leaves_the_base_alone_gives_the_adapters_own_model(init: Any, tmp_path: Path) -> None:
+    theirs = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=init))
+    theirs.save_pretrained(str(tmp_path))
+    assert_starts_from(read_folder(tmp_path), theirs(input_ids=TOKENS).logits)
+
+
+@pytest.mark.filterwarnings("ignore:PiSSA changes the base weights:UserWarning")  # PEFT, while it converts
+def test_a_pissa_adapter_that_peft_converted_is_taken(tmp_path: Path) -> None:
+    first, converted = tmp_path / "first", tmp_path / "converted"
+    theirs = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights="pissa"))
+    theirs.peft_config["default"].init_lora_weights = True
+    theirs.save_pretrained(str(first))
+    theirs.peft_config["default"].init_lora_weights = "pissa"
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if "lora_" in name:
+                parameter.add_(0.1)
+    expected = theirs(input_ids=TOKENS).logits
+    theirs.save_pretrained(str(converted), path_initial_model_for_weight_conversion=str(first))
+    assert_starts_from(read_folder(converted), expected)
+
+
+def assert_starts_from(adapter: InitialAdapter, expected: torch.Tensor) -> None:
+    lora = adapter.parameters(dropout=0.0)
+    policy = add_lora(tiny_llama(), lora, initial=adapter, reference="initial", seed=1)
+    torch.testing.assert_close(logits(policy), expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def read_saved(base: PreTrainedModel, folder: Path, config: LoraConfig) -> InitialAdapter:
+    """As PEFT itself makes and writes it."""
+    get_peft_model(base, config).save_pretrained(str(folder))
+    return read_folder(folder)
+
+
+def read_folder(folder: Path) -> InitialAdapter:
+    content = (folder / ADAPTER_WEIGHTS).read_bytes()
+    return read_adapter((folder / ADAPTER_CONFIG).read_bytes(), content, sha256=stored_file("", content).sha256)
 
 
 def test_a_target_may_be_named_by_the_end_of_its_path() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import Gemma4TextConfig, MixtralConfig, PretrainedConfig
+from transformers import Gemma3nTextConfig, Gemma4TextConfig, MixtralConfig, PretrainedConfig
 
 from tests.unit.trainers.dpo.test_packed_batch import CONFIGS, CPU, SIZES, make_pair, make_policy
 from trainers.dpo.packed_batch import PackedLayout
@@ -57,6 +57,14 @@ def test_where_layers_differ_the_largest_counts() -> None:
 
 NEAR = {name: CONFIGS[name] for name in ("llama", "qwen2", "qwen3", "mixtral", "gpt_neox", "gpt2")}
 NEAR["many experts"] = MixtralConfig(**SIZES, num_local_experts=64)
+NEAR["gemma3n"] = Gemma3nTextConfig(
+    **SIZES,
+    vocab_size_per_layer_input=64,
+    hidden_size_per_layer_input=8,
+    num_kv_shared_layers=0,
+    laurel_rank=4,
+    layer_types=["full_attention"] * 2,
+)
 
 
 @pytest.mark.filterwarnings("ignore:The following .*_pattern keys:RuntimeWarning")  # PEFT, of Mixtral's experts
