@@ -117,8 +117,6 @@ def _reason(finding: _Finding) -> str:
             return "is missing; add it"
         case "extra_forbidden":
             return UNREAD_FIELDS.get(finding.name) or f"is not a known field; {finding.hint or 'remove it'}"
-        case "too_short":
-            return "is empty; give at least one item or leave the field out"
         case "literal_error" if finding.name == "role" and finding.value in list(ROLE_REMEDIES):
             return ROLE_REMEDIES[str(finding.value)]
         case "literal_error":

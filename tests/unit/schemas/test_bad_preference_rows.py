@@ -143,7 +143,13 @@ BAD_ROWS = {
     ),
     "user calls a tool": (prompt(USER | {"tool_calls": [CALL]}), "input.messages.0.tool_calls", "only assistant"),
     "user answers a call": (prompt(USER | {"tool_call_id": "x"}), "input.messages.0.tool_call_id", "only tool"),
-    "no calls in tool_calls": (chosen(GOOD | {"tool_calls": []}), "preferred_output.0.tool_calls", "is empty"),
+    "no calls in tool_calls, and no text": (
+        chosen({"role": "assistant", "content": None, "tool_calls": []}),
+        "preferred_output.0.content",
+        "null; give text or",
+    ),
+    "annotations": (chosen(GOOD | {"annotations": [1]}), "preferred_output.0.annotations", "remove it"),
+    "empty list in the row": (openai_row(scores=[]), "scores", "remove it"),
     "arguments not text": (calling(arguments={}), "preferred_output.0.tool_calls.0.function.arguments", "give text"),
     "arguments not JSON": (calling(arguments="{x"), "preferred_output.0.tool_calls.0.function.arguments", "not JSON"),
     "an argument twice": (
