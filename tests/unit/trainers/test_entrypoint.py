@@ -357,13 +357,24 @@ def test_a_missing_model_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("param", ["training_file", "validation_file"])
-def test_a_missing_file_is_told_before_the_model_is_loaded(tmp_path: Path, param: str) -> None:
+def test_a_missing_file_is_told_before_the_model_is_loaded(
+    tmp_path: Path, param: str, caplog: pytest.LogCaptureFixture
+) -> None:
     spec = make_run(tmp_path / "run", tmp_path / "nowhere")
     gone = spec.training_file.model_copy(update={"uri": "gone.jsonl"})
     make_run(tmp_path / "run", tmp_path / "nowhere", **{param: gone})
     code, told_param, message = failure(tmp_path / "run")
     assert (code, told_param) == ("file_not_found", param)
-    assert message.startswith(f"no file lies at {tmp_path / 'run' / 'gone.jsonl'}, the {param}'s place")
+    assert message == (
+        f"The {param.replace('_', ' ')} {gone.file_id} no longer exists: it was deleted or has expired; "
+        "upload it again and create a new job."
+    )
+    [logged] = [record for record in caplog.records if record.getMessage() == "file_not_found"]
+    assert vars(logged)["fields"] == {
+        "param": param,
+        "place": str(tmp_path / "run" / "gone.jsonl"),
+        "remedy": f"in a run made by hand, correct {param}.uri in its spec.json",
+    }
 
 
 def test_a_file_that_changed_is_refused(tmp_path: Path, tiny_model: Path) -> None:
