@@ -265,6 +265,19 @@ def test_prompts_that_fill_max_length_are_dropped_and_reported(tmp_path: Path, t
     assert warnings == ["training_file: dropped 1 pair whose prompt alone has 128 tokens (max_length) or more: line 3"]
 
 
+def test_what_is_told_is_stamped_in_the_order_of_telling(tmp_path: Path, tiny_model: Path) -> None:
+    rows = preference_rows(5)
+    rows[2]["input"]["messages"][0]["content"] = "the old river " * 60
+    file = write_preferences(tmp_path / "long.jsonl", rows)
+    file = file.model_copy(update={"uri": str(tmp_path / "long.jsonl")})
+    make_run(tmp_path / "run", tiny_model, training_file=file)
+    run(str(tmp_path / "run"))
+    events = read_events(tmp_path / "run")
+    assert [event.key for event in events[:2]] == ["started", "dropped:training_file"]
+    stamps = [event.created_at for event in events]
+    assert stamps == sorted(stamps)
+
+
 def test_no_usable_pair_fails_the_run(tmp_path: Path, tiny_model: Path) -> None:
     make_run(tmp_path / "run", tiny_model, dpo=DPO.model_copy(update={"max_length": 3}))
     code, param, message = failure(tmp_path / "run")
