@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from schemas.unknown_fields import place_of
 
@@ -66,7 +65,12 @@ class RowError(ValueError):
 
 def row_error_from(error: ValidationError, *, model: type[BaseModel], row: Mapping[str, object]) -> RowError:
     """Turn pydantic's findings into the one that helps most: a misspelled field explains a missing one."""
-    findings = [_finding(found, model, row) for found in error.errors(include_url=False)]
+    findings = [
+        _Finding(
+            found["type"], found["loc"], found["input"], found["msg"], _hint(found["type"], found["loc"], model, row)
+        )
+        for found in error.errors(include_url=False)
+    ]
     worst = next((finding for finding in findings if finding.hint), findings[0])
     is_label = worst.name in UNION_OF_LABELS
     reason = f"is {describe_type(worst.value)}; give text or a whole number" if is_label else _reason(worst)
@@ -103,12 +107,11 @@ class _Finding:
         return str(self.location[-1]) if self.location else ""
 
 
-def _finding(found: ErrorDetails, model: type[BaseModel], row: Mapping[str, object]) -> _Finding:
-    kind, location = found["type"], found["loc"]
-    hint = None
-    if kind == "extra_forbidden":
-        hint = place_of(model, row, location[:-1]).hint(str(location[-1]))
-    return _Finding(kind, location, found["input"], found["msg"], hint)
+def _hint(kind: str, location: tuple[int | str, ...], model: type[BaseModel], row: Mapping[str, object]) -> str | None:
+    if kind != "extra_forbidden":
+        return None
+    *path, name = location
+    return place_of(model, row, path).hint(str(name))
 
 
 def _reason(finding: _Finding) -> str:
