@@ -7,7 +7,8 @@ from pydantic import Field
 
 from schemas.base import Request
 from schemas.chat_messages import Message, ToolDefinition
-from schemas.row_errors import RowError, describe_type, nearest, shown
+from schemas.row_errors import RowError, describe_type, shown
+from schemas.unknown_fields import nearest
 
 RowFormat = Literal["openai", "trl_explicit", "trl_implicit", "hh_rlhf"]
 
@@ -113,6 +114,23 @@ def check_sides_alike(row: Mapping[str, object], *names: str) -> None:
         first_kind = SIDE_KINDS[type(row[first])]
         if kind != first_kind:
             raise RowError(name, f'is {kind} while "{first}" is {first_kind}; give all as text or all as messages')
+
+
+def check_prompt_said_once(row: Mapping[str, object]) -> None:
+    """Refuse a prompt beside sides that begin with it: ultrafeedback_binarized has it as text, too."""
+    prompt, sides = row["prompt"], (row.get("chosen"), row.get("rejected"))
+    if all(_holds_prompt(side, prompt) for side in sides):
+        raise RowError("prompt", 'stands beside sides that begin with the prompt already; remove "prompt"')
+
+
+def _holds_prompt(side: object, prompt: object) -> bool:
+    match side, prompt:
+        case [{"role": "system" | "developer" | "user"}, _, *_], str():
+            return True
+        case [{"role": "system" | "developer" | "user"}, _, *_], [_, *_]:
+            return side[: len(prompt)] == prompt
+        case _:
+            return False
 
 
 def _unknown_format(row: Mapping[str, object]) -> RowError:

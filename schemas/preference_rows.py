@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from schemas.chat_messages import FunctionCall, Message, ToolCall
 from schemas.conversation_rules import Conversation, Side, check_output, check_prompt, with_system_role
+from schemas.empty_fields import drop_empty_fields
 from schemas.hh_transcripts import split_transcripts
-from schemas.null_fields import drop_null_fields
 from schemas.preference_formats import (
     HhRlhfRow,
     OpenAiCompletionRow,
@@ -24,6 +24,7 @@ from schemas.preference_formats import (
     TrlExplicitRow,
     TrlImplicitRow,
     TrlTextRow,
+    check_prompt_said_once,
     check_sides_alike,
     detect_format,
     uses_older_names,
@@ -78,6 +79,7 @@ def _read_openai(row: JsonObject) -> PreferencePair:
 
 
 def _read_trl_explicit(row: JsonObject) -> PreferencePair:
+    check_prompt_said_once(row)
     check_sides_alike(row, "prompt", "chosen", "rejected")
     if isinstance(row["prompt"], str):
         return _read_trl_text(row)
@@ -143,9 +145,9 @@ def _validate(model: type[AnyRow], row: JsonObject) -> AnyRow:
     try:
         return model.model_validate(row)
     except ValidationError as error:
-        if any([join_text_parts(row, refused_for=error), drop_null_fields(row, refused_for=error)]):
+        if any([join_text_parts(row, refused_for=error), drop_empty_fields(row, refused_for=error)]):
             return _validate(model, row)
-        raise row_error_from(error, row_fields=model.model_fields) from error
+        raise row_error_from(error, model=model, row=row) from error
 
 
 READERS: dict[RowFormat, Callable[[JsonObject], PreferencePair]] = {

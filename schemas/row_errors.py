@@ -3,17 +3,16 @@
 A reason is a predicate: it is read after the field's name (`"chosen" is missing; add it`) or after "the row".
 """
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+
+from schemas.unknown_fields import place_of
 
 SHOWN_CHARACTERS = 60
-NEAR = 0.65
-"""Similarity at which a name is a misspelling: "promt" is, "content" for "chosen" is not."""
 INPUT_SHOULD = re.compile("^(Input|String) should")
 TYPE_NAMES = {
     dict: "an object",
@@ -25,7 +24,6 @@ TYPE_NAMES = {
     float: "a number",
     type(None): "null",
 }
-MESSAGE_FIELDS = ("role", "content", "tool_calls", "tool_call_id", "name", "id", "type", "function", "arguments")
 UNREAD_FIELDS = {
     "weight": 'is not read on messages: every token of both sides counts; remove it, or give the row a "weight"',
     "function_call": 'was retired by OpenAI; use "tool_calls"',
@@ -65,15 +63,17 @@ class RowError(ValueError):
         return RowError, (self.field, self.reason)
 
 
-def row_error_from(error: ValidationError, *, row_fields: Iterable[str]) -> RowError:
+def row_error_from(error: ValidationError, *, model: type[BaseModel], row: Mapping[str, object]) -> RowError:
     """Turn pydantic's findings into the one that helps most: a misspelled field explains a missing one."""
-    known = tuple(row_fields)
     findings = [
-        _Finding(found["type"], found["loc"], found["input"], found["msg"]) for found in error.errors(include_url=False)
+        _Finding(
+            found["type"], found["loc"], found["input"], found["msg"], _hint(found["type"], found["loc"], model, row)
+        )
+        for found in error.errors(include_url=False)
     ]
-    worst = next((finding for finding in findings if _meant_field(finding, known)), findings[0])
+    worst = next((finding for finding in findings if finding.hint), findings[0])
     is_label = worst.name in UNION_OF_LABELS
-    reason = f"is {describe_type(worst.value)}; give text or a whole number" if is_label else _reason(worst, known)
+    reason = f"is {describe_type(worst.value)}; give text or a whole number" if is_label else _reason(worst)
     return RowError(dotted_path(worst.location[:-1] if is_label else worst.location) or None, reason)
 
 
@@ -91,11 +91,6 @@ def shown(text: str, *, limit: int = SHOWN_CHARACTERS) -> str:
     return printable if len(printable) <= limit else printable[:limit] + "…"
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` was probably meant to be."""
-    return next(iter(difflib.get_close_matches(name[:100], known, n=1, cutoff=NEAR)), None)
-
-
 @dataclass(frozen=True, slots=True)
 class _Finding:
     """One of pydantic's errors."""
@@ -104,26 +99,27 @@ class _Finding:
     location: tuple[int | str, ...]
     value: object
     message: str
+    hint: str | None
+    """What an unknown field was meant to be."""
 
     @property
     def name(self) -> str:
         return str(self.location[-1]) if self.location else ""
 
 
-def _meant_field(finding: _Finding, row_fields: Iterable[str]) -> str | None:
-    if finding.kind != "extra_forbidden":
+def _hint(kind: str, location: tuple[int | str, ...], model: type[BaseModel], row: Mapping[str, object]) -> str | None:
+    if kind != "extra_forbidden":
         return None
-    return nearest(finding.name, row_fields if len(finding.location) == 1 else MESSAGE_FIELDS)
+    *path, name = location
+    return place_of(model, row, path).hint(str(name))
 
 
-def _reason(finding: _Finding, row_fields: Iterable[str]) -> str:
+def _reason(finding: _Finding) -> str:
     match finding.kind:
         case "missing":
             return "is missing; add it"
         case "extra_forbidden":
-            return _unknown_field(finding, row_fields)
-        case "too_short":
-            return "is empty; give at least one item or leave the field out"
+            return UNREAD_FIELDS.get(finding.name) or f"is not a known field; {finding.hint or 'remove it'}"
         case "literal_error" if finding.name == "role" and finding.value in list(ROLE_REMEDIES):
             return ROLE_REMEDIES[str(finding.value)]
         case "literal_error":
@@ -134,13 +130,6 @@ def _reason(finding: _Finding, row_fields: Iterable[str]) -> str:
             return f"is {describe_type(finding.value)}; {REMEDIES[kind]}"
         case _:
             return f"is {_shown_value(finding.value)}; {INPUT_SHOULD.sub('it must', finding.message)}"
-
-
-def _unknown_field(finding: _Finding, row_fields: Iterable[str]) -> str:
-    if finding.name in UNREAD_FIELDS:
-        return UNREAD_FIELDS[finding.name]
-    meant = _meant_field(finding, row_fields)
-    return f'is not a known field; did you mean "{meant}"?' if meant else "is not a known field; remove it"
 
 
 def _shown_value(value: object) -> str:

@@ -1,6 +1,7 @@
 """`after` and `before`: ids that say where in a list to go on."""
 
 from service.errors import InvalidRequest
+from service.identifiers import is_of_kind
 from service.nearest import shown
 
 
@@ -9,8 +10,10 @@ def check_cursor(cursor: str | None, *, prefix: str, kind: str, param: str = "af
 
     Raises: InvalidRequest.
     """
-    if cursor is not None and not cursor.startswith(prefix):
-        raise InvalidRequest(f"{param} is {shown(cursor)}; give {kind}'s id, {prefix}…", param=param)
+    if cursor is not None and not is_of_kind(cursor, prefix=prefix):
+        raise InvalidRequest(
+            f"{param} is {shown(cursor)}; give {kind}'s id, {prefix}…, as a list tells it", param=param
+        )
 
 
 def unknown_cursor(cursor: str, *, kind: str, param: str = "after") -> InvalidRequest:

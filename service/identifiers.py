@@ -21,7 +21,7 @@ from schemas.ids import (
     UploadId,
 )
 
-OURS = re.compile(r"[a-z]+[-_]([0-9a-f]{12})7[0-9a-f]{19}")
+OURS = re.compile(r"([a-z_]+[-_])([0-9a-f]{12})7[0-9a-f]{19}")
 """A prefix and a UUIDv7, whose first 48 bits are Unix milliseconds."""
 
 
@@ -93,7 +93,13 @@ def new_request_id() -> str:
 def made_at(identifier: str) -> datetime | None:
     """When an id of ours was made, to the millisecond; None for any other text."""
     match = OURS.fullmatch(identifier)
-    return datetime.fromtimestamp(int(match[1], 16) / 1000, UTC) if match else None
+    return datetime.fromtimestamp(int(match[2], 16) / 1000, UTC) if match else None
+
+
+def is_of_kind(identifier: str, *, prefix: str) -> bool:
+    """Whether it has the form of an id of ours with this prefix; that there is one, or ever was, it does not say."""
+    match = OURS.fullmatch(identifier)
+    return match is not None and match[1] == prefix
 
 
 def _time_ordered() -> str:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from schemas.run_layout import ADAPTER, OUTCOME
+from schemas.run_layout import ADAPTER, OUTCOME, SPEC
 from schemas.run_record import Outcome, RunError
 from schemas.run_spec import RunSpec
 from trainers.distributed import Workers, failing_together, open_workers
@@ -138,14 +138,18 @@ def _train(
 def _find_files(folder: RunFolder, spec: RunSpec) -> None:
     """Before the model is loaded, which may take minutes.
 
+    The message is a user's, who has no server to look at; the log says what an operator, or a run made by hand, needs.
+
     Raises: TrainingFileNotFound, ValidationFileNotFound; OSError where the store is at fault.
     """
     files = ((spec.training_file, TrainingFileNotFound), (spec.validation_file, ValidationFileNotFound))
     for file, error in files:
         if file is not None and not folder.exists(file.uri):
+            place, remedy = folder.resolve(file.uri), f"in a run made by hand, correct {error.param}.uri in its {SPEC}"
+            log_event(log, "file_not_found", level=logging.ERROR, param=error.param, place=place, remedy=remedy)
             raise error(
-                f"no file lies at {folder.resolve(file.uri)}, the {error.param}'s place: upload it again and create a "
-                f"new job, or, in a run made by hand, correct {error.param}.uri in its spec.json"
+                f"The {str(error.param).replace('_', ' ')} {file.file_id} no longer exists: it was deleted or has "
+                "expired; upload it again and create a new job."
             )
 
 

@@ -21,6 +21,7 @@ from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.last_words import last_words
 from service.dispatcher.leases import fenced_write, leases_of
 from service.dispatcher.losses import count_lost, lost_key
+from service.dispatcher.memory_kills import memory_remedy
 from service.dispatcher.requirements import Requirements
 from service.dispatcher.run_rows import STOPPED_WITH_SERVICE, close_run, new_run
 from service.dispatcher.steps import observed
@@ -74,7 +75,7 @@ def settle_lost(context: DispatchContext, job: JobRow, run: RunRow, *, detail: s
             return
         progress = f"attempt {lost + 1} of {context.max_attempts} goes on from the last checkpoint"
         launch_at = now + timedelta(seconds=attempt_delay_s(lost))
-        message = f"Run {run.id} was lost ({cause}); {progress}"
+        message = f"Run {run.id} was lost ({cause}); {progress}{memory_remedy(cause, log_tail)}"
         _start_next_attempt(session, context, job, run, message, launch_at=launch_at)
 
 
@@ -108,7 +109,8 @@ def _start_next_attempt(
 
 def _run_lost(run: RunRow, cause: str, log_tail: str, *, attempts: int) -> JobFailure:
     said = f" Its log ends: {words[:500]}" if (words := last_words(log_tail)) else ""
-    return JobFailure("run_lost", f"Run {run.id}, attempt {attempts} of {attempts}, was lost ({cause}).{said}")
+    remedy = memory_remedy(cause, log_tail)
+    return JobFailure("run_lost", f"Run {run.id}, attempt {attempts} of {attempts}, was lost ({cause}){remedy}.{said}")
 
 
 def _publish(session: Session, context: DispatchContext, job: JobRow, run: RunRow, outcome: Outcome) -> None:

@@ -13,7 +13,11 @@ from tests.contract.server import ProjectAccess
 List = Callable[[OpenAI, Organization, str, str], Any]
 """By a project's client, an organization and the project's id, from this cursor on."""
 
+GONE = f"{0:012x}7{0:019x}"
+"""Of an id of ours, older than all."""
+
 LISTS = [
+    pytest.param(lambda client, _, __, cursor: client.files.list(after=cursor), "file-", id="files"),
     pytest.param(lambda client, _, __, cursor: client.webhooks.list(after=cursor), "whe_", id="webhooks"),
     pytest.param(lambda _, org, __, cursor: org.projects.list(after=cursor), "proj_", id="projects"),
     pytest.param(
@@ -29,15 +33,16 @@ LISTS = [
 ]
 
 
+@pytest.mark.parametrize("cursor", [f"ftjob-{GONE}", "{prefix}bogus", "{prefix}" + GONE + "0"])
 @pytest.mark.parametrize(("entries", "prefix"), LISTS)
-def test_an_id_of_another_kind_is_no_cursor(
-    client: OpenAI, organization: Organization, project: ProjectAccess, entries: List, prefix: str
+def test_what_is_no_id_of_the_kind_is_no_cursor(
+    client: OpenAI, organization: Organization, project: ProjectAccess, entries: List, prefix: str, cursor: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as raised:
-        entries(client, organization, project.id, "file-x")
+        entries(client, organization, project.id, cursor.format(prefix=prefix))
     assert raised.value.param == "after"
     assert f"id, {prefix}…" in raised.value.message
-    assert entries(client, organization, project.id, f"{prefix}0").data == []
+    assert entries(client, organization, project.id, f"{prefix}{GONE}").data == []
 
 
 def test_deliveries_take_the_id_of_a_delivery_alone(client: OpenAI) -> None:

@@ -17,7 +17,7 @@ from trainers.dpo.objective import Objective
 from trainers.dpo.plan import StepPlan, longest_pass
 from trainers.dpo.training_data import check_token_ids, check_weights, load_training_data
 from trainers.errors import UnusableAdapter
-from trainers.events import message, warning
+from trainers.events import message, stamped_now, warning
 from trainers.free_memory import free_bytes
 from trainers.models.base_placement import BasePlacement
 from trainers.models.base_size import too_large_is_told
@@ -87,7 +87,7 @@ def prepare(folder: RunFolder, spec: RunSpec, model_folder: Path, workers: Worke
     plan = StepPlan(len(data.training), spec.dpo.batch_size, spec.dpo.n_epochs, spec.seed)
     with failing_together(workers):
         chosen = choose_layout(policy, pairs, device=device)
-    opening = [_started(spec, policy, plan, len(data.validation)), *data.warnings]
+    opening = [_started(spec, policy, plan, len(data.validation)), *map(stamped_now, data.warnings)]
     if shards:
         opening.append(_told_shares(policy, workers))
     opening += _what_is_slower(chosen, kernels)

@@ -91,6 +91,17 @@ def test_an_answer_that_the_client_dumped_is_read_without_its_nulls() -> None:
     assert pair_of(openai_row(input={"messages": parts})) == pair_of(openai_row())
 
 
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_a_message_that_a_server_answered_is_read_without_its_empty_lists(role: str) -> None:
+    empty = {"role": role, "annotations": [], "tool_calls": [], "reasoning_content": None}
+    row = openai_row(
+        input={"messages": [USER | empty if role == "user" else USER]},
+        preferred_output=[GOOD | empty if role == "assistant" else GOOD],
+    )
+
+    assert pair_of(row) == pair_of(openai_row())
+
+
 def test_developer_is_system() -> None:
     pair = pair_of(openai_row(input={"messages": [{"role": "developer", "content": "Be brief."}, USER]}))
 

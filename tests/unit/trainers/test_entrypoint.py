@@ -291,6 +291,19 @@ def test_prompts_that_fill_max_length_are_dropped_and_reported(tmp_path: Path, t
     assert warnings == ["training_file: dropped 1 pair whose prompt alone has 128 tokens (max_length) or more: line 3"]
 
 
+def test_what_is_told_is_stamped_in_the_order_of_telling(tmp_path: Path, tiny_model: Path) -> None:
+    rows = preference_rows(5)
+    rows[2]["input"]["messages"][0]["content"] = "the old river " * 60
+    file = write_preferences(tmp_path / "long.jsonl", rows)
+    file = file.model_copy(update={"uri": str(tmp_path / "long.jsonl")})
+    make_run(tmp_path / "run", tiny_model, training_file=file)
+    run(str(tmp_path / "run"))
+    events = read_events(tmp_path / "run")
+    assert [event.key for event in events[:2]] == ["started", "dropped:training_file"]
+    stamps = [event.created_at for event in events]
+    assert stamps == sorted(stamps)
+
+
 def test_no_usable_pair_fails_the_run(tmp_path: Path, tiny_model: Path) -> None:
     make_run(tmp_path / "run", tiny_model, dpo=DPO.model_copy(update={"max_length": 3}))
     code, param, message = failure(tmp_path / "run")
@@ -383,13 +396,24 @@ def test_a_missing_model_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("param", ["training_file", "validation_file"])
-def test_a_missing_file_is_told_before_the_model_is_loaded(tmp_path: Path, param: str) -> None:
+def test_a_missing_file_is_told_before_the_model_is_loaded(
+    tmp_path: Path, param: str, caplog: pytest.LogCaptureFixture
+) -> None:
     spec = make_run(tmp_path / "run", tmp_path / "nowhere")
     gone = spec.training_file.model_copy(update={"uri": "gone.jsonl"})
     make_run(tmp_path / "run", tmp_path / "nowhere", **{param: gone})
     code, told_param, message = failure(tmp_path / "run")
     assert (code, told_param) == ("file_not_found", param)
-    assert message.startswith(f"no file lies at {tmp_path / 'run' / 'gone.jsonl'}, the {param}'s place")
+    assert message == (
+        f"The {param.replace('_', ' ')} {gone.file_id} no longer exists: it was deleted or has expired; "
+        "upload it again and create a new job."
+    )
+    [logged] = [record for record in caplog.records if record.getMessage() == "file_not_found"]
+    assert vars(logged)["fields"] == {
+        "param": param,
+        "place": str(tmp_path / "run" / "gone.jsonl"),
+        "remedy": f"in a run made by hand, correct {param}.uri in its spec.json",
+    }
 
 
 def test_a_file_that_changed_is_refused(tmp_path: Path, tiny_model: Path) -> None:

@@ -44,7 +44,10 @@ def test_the_next_attempt_goes_on_and_no_step_is_told_twice(tmp_path: Path) -> N
         assert world.tick_until_ended(job_id).status == "succeeded"
         assert world.steps(job_id) == [1, 2, 3, 4, 5, 6]
         assert sum(message == "Training on 4 pairs" for message in world.messages(job_id)) == 1
-        lost = f"Run {job_id}-1 was lost (exit code 137); attempt 2 of 3 goes on from the last checkpoint"
+        lost = (
+            f"Run {job_id}-1 was lost (exit code 137); attempt 2 of 3 goes on from the last checkpoint; killed, most "
+            "likely out of memory: lower batch_size or max_length, or give its machine more memory"
+        )
         assert lost in world.messages(job_id)
 
 

@@ -247,6 +247,6 @@ def test_a_run_that_is_lost_every_time_fails_with_cause_and_last_log_line(tmp_pa
         error = failed(world)
         assert error.code == "run_lost"
         assert "attempt 3 of 3" in error.message
-        assert "exit code 137" in error.message
+        assert "(exit code 137); killed, most likely out of memory: lower batch_size or max_length" in error.message
         assert error.message.endswith("MemoryError: no room")
         assert len(world.backend.requests) == 3
