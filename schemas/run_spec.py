@@ -75,7 +75,8 @@ class DpoParameters(Record):
     batch_size: Count
     """Pairs per optimizer step, over all workers."""
     n_epochs: Count
-    learning_rate: Positive
+    learning_rate: Annotated[float, Field(ge=0)]
+    """0: the adapter stays as it began."""
     lr_scheduler: LrScheduler
     warmup_ratio: Share = 0.0
     weight_decay: Share = 0.0
