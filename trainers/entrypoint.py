@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from schemas.missing_files import missing_file_message
 from schemas.run_layout import ADAPTER, OUTCOME, SPEC
 from schemas.run_record import Outcome, RunError
 from schemas.run_spec import RunSpec
@@ -147,10 +148,7 @@ def _find_files(folder: RunFolder, spec: RunSpec) -> None:
         if file is not None and not folder.exists(file.uri):
             place, remedy = folder.resolve(file.uri), f"in a run made by hand, correct {error.param}.uri in its {SPEC}"
             log_event(log, "file_not_found", level=logging.ERROR, param=error.param, place=place, remedy=remedy)
-            raise error(
-                f"The {str(error.param).replace('_', ' ')} {file.file_id} no longer exists: it was deleted or has "
-                "expired; upload it again and create a new job."
-            )
+            raise error(missing_file_message(str(error.param), file.file_id))
 
 
 def _outcome(

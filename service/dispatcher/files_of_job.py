@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from schemas.missing_files import missing_file_message
 from service.db.files import FileRepository
 from service.db.tables import FileRow, JobRow
 from service.dispatcher.context import JobFailure
@@ -22,12 +23,7 @@ class FileGone(Exception):
 
     def __init__(self, file_id: str, *, param: str) -> None:
         super().__init__(file_id, param)
-        self.failure = JobFailure(
-            "file_not_found",
-            f"The {param.replace('_', ' ')} {file_id} no longer exists: it was deleted or has expired; "
-            "upload it again and create a new job.",
-            param,
-        )
+        self.failure = JobFailure("file_not_found", missing_file_message(param, file_id), param)
 
 
 def find_files(session: Session, jobs: Iterable[JobRow], *, now: datetime) -> dict[str, FileRow]:
