@@ -1,4 +1,4 @@
-"""A row of an uploaded file, in a project of its own."""
+"""A row of a file, whose bytes are nowhere."""
 
 from datetime import UTC, datetime
 
@@ -11,19 +11,24 @@ from service.identifiers import new_file_id, new_project_id
 CREATED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def add_file_row(database: Database) -> None:
-    project_id, file_id = new_project_id(), new_file_id()
-    row = FileRow(
+def file_row(project_id: str, *, filename: str = "pairs.jsonl", purpose: str = "fine-tune") -> FileRow:
+    file_id = new_file_id()
+    return FileRow(
         id=file_id,
         project_id=project_id,
-        filename="pairs.jsonl",
-        purpose="fine-tune",
+        filename=filename,
+        purpose=purpose,
         object_key=f"files/{file_id}",
         size_bytes=1,
         sha256="0" * 64,
         created_at=CREATED_AT,
         expires_at=None,
     )
+
+
+def add_file_row(database: Database) -> None:
+    """In a project of its own."""
+    project_id = new_project_id()
     with database.write() as session:
         ProjectRepository(session).add(ProjectRow(id=project_id, name="its own", created_at=CREATED_AT))
-        FileRepository(session).add(row)
+        FileRepository(session).add(file_row(project_id))

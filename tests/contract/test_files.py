@@ -12,9 +12,9 @@ from schemas.ids import FileId
 from service.clock import utc_now
 from service.db.files import FileRepository
 from service.db.tables import FileRow
-from service.identifiers import new_file_id
-from tests.contract.rows import NOW, PAIR, submit, upload
+from tests.contract.rows import PAIR, submit, upload
 from tests.contract.server import ProjectAccess, Server
+from tests.file_rows import file_row
 
 
 def test_an_upload_comes_back_as_it_went_in(client: OpenAI) -> None:
@@ -144,17 +144,7 @@ def test_a_bad_query_is_refused(http: httpx2.Client, query: str, param: str, tol
 
 
 def _add_result(server: Server, project: ProjectAccess) -> FileId:
-    file_id = new_file_id()
-    row = FileRow(
-        id=file_id,
-        project_id=project.id,
-        filename="step_metrics.csv",
-        purpose="fine-tune-results",
-        object_key=f"files/{file_id}",
-        size_bytes=1,
-        sha256="0" * 64,
-        created_at=NOW,
-    )
+    row = file_row(project.id, filename="step_metrics.csv", purpose="fine-tune-results")
     with server.database.write() as session:
         FileRepository(session).add(row)
-    return file_id
+        return FileId(row.id)

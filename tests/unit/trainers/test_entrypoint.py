@@ -25,7 +25,7 @@ from schemas.run_layout import (
     SFT_CHECKPOINTS,
     SPEC,
 )
-from schemas.run_record import Outcome
+from schemas.run_record import Outcome, RunEvent
 from schemas.run_spec import AdapterSource, RunSpec, SftParameters
 from tests.tiny_model import tiny_tokenizer
 from tests.tiny_runs import DPO, LORA, losses, make_run, preference_rows, read_events, write_preferences
@@ -280,25 +280,24 @@ def test_a_changed_initial_adapter_fails_the_run(tmp_path: Path, tiny_model: Pat
     assert source.sha256 in message
 
 
-def test_prompts_that_fill_max_length_are_dropped_and_reported(tmp_path: Path, tiny_model: Path) -> None:
+def events_of_a_run_that_drops_a_pair(folder: Path, model: Path) -> list[RunEvent]:
     rows = preference_rows(5)
     rows[2]["input"]["messages"][0]["content"] = "the old river " * 60
-    file = write_preferences(tmp_path / "long.jsonl", rows)
-    file = file.model_copy(update={"uri": str(tmp_path / "long.jsonl")})
-    make_run(tmp_path / "run", tiny_model, training_file=file)
-    run(str(tmp_path / "run"))
-    warnings = [event.message for event in read_events(tmp_path / "run") if event.level == "warn"]
+    file = write_preferences(folder / "long.jsonl", rows)
+    file = file.model_copy(update={"uri": str(folder / "long.jsonl")})
+    make_run(folder / "run", model, training_file=file)
+    run(str(folder / "run"))
+    return read_events(folder / "run")
+
+
+def test_prompts_that_fill_max_length_are_dropped_and_reported(tmp_path: Path, tiny_model: Path) -> None:
+    events = events_of_a_run_that_drops_a_pair(tmp_path, tiny_model)
+    warnings = [event.message for event in events if event.level == "warn"]
     assert warnings == ["training_file: dropped 1 pair whose prompt alone has 128 tokens (max_length) or more: line 3"]
 
 
 def test_what_is_told_is_stamped_in_the_order_of_telling(tmp_path: Path, tiny_model: Path) -> None:
-    rows = preference_rows(5)
-    rows[2]["input"]["messages"][0]["content"] = "the old river " * 60
-    file = write_preferences(tmp_path / "long.jsonl", rows)
-    file = file.model_copy(update={"uri": str(tmp_path / "long.jsonl")})
-    make_run(tmp_path / "run", tiny_model, training_file=file)
-    run(str(tmp_path / "run"))
-    events = read_events(tmp_path / "run")
+    events = events_of_a_run_that_drops_a_pair(tmp_path, tiny_model)
     assert [event.key for event in events[:2]] == ["started", "dropped:training_file"]
     stamps = [event.created_at for event in events]
     assert stamps == sorted(stamps)
