@@ -26,8 +26,6 @@ MAX_ID_CHARACTERS = 80
 """So that the name of a model tuned from it, which holds it, is one that a request may name."""
 SHOWN_ERRORS = 5
 DEFAULT_MODEL_ID = "smollm2-135m-instruct"
-
-
 PLACE = re.compile(r"/|s3://[^/]")
 """A relative path would be sought in each run's own folder, by a machine that may not be this one."""
 

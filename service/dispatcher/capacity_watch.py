@@ -6,6 +6,8 @@ A round of claims looks, too; but while the queue is empty for days a lost node 
 from contextlib import suppress
 from datetime import datetime, timedelta
 
+from sqlalchemy.orm import Session
+
 from service.backends.backend import BackendUnavailable, Capacity
 from service.db.cluster import NOTED_AGAIN, ClusterRepository
 from service.db.locks import Lock, take_lock
@@ -21,9 +23,12 @@ def look_at_cluster(context: DispatchContext) -> Capacity:
     capacity = context.backend.capacity()
     with context.database.write() as session:
         take_lock(session, Lock.QUEUE)
-        gpus, cpus = ClusterRepository(session).note_capacity(
-            gpus=capacity.gpus, cpus=capacity.cpus, now=context.clock()
-        )
+        return note_capacity(session, capacity, now=context.clock())
+
+
+def note_capacity(session: Session, found: Capacity, *, now: datetime) -> Capacity:
+    """Note what was found; return the most that there was of late. Under `Lock.QUEUE`."""
+    gpus, cpus = ClusterRepository(session).note_capacity(gpus=found.gpus, cpus=found.cpus, now=now)
     return Capacity(cpus=cpus, gpus=gpus)
 
 

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 from schemas.ids import JobId
 from service.backends.backend import Capacity
 from service.clock import month_start, next_month_start
-from service.db.cluster import ClusterRepository
 from service.db.events import EventRepository, NewEvent
 from service.db.jobs import JobRepository
 from service.db.locks import Lock, take_lock
@@ -24,6 +23,7 @@ from service.db.runs import RunRepository
 from service.db.tables import JobRow
 from service.db.usage import UsageRepository
 from service.dispatcher.admit import admit_runs
+from service.dispatcher.capacity_watch import note_capacity
 from service.dispatcher.context import DispatchContext, JobFailure
 from service.dispatcher.job_request import UnreadableRequest, read_request
 from service.dispatcher.leases import new_lease
@@ -73,8 +73,7 @@ def claim_jobs(context: DispatchContext) -> bool:
     with context.database.write() as session:
         take_lock(session, Lock.QUEUE)
         now = context.clock()
-        gpus, cpus = ClusterRepository(session).note_capacity(gpus=capacity.gpus, cpus=capacity.cpus, now=now)
-        largest = Capacity(cpus=cpus, gpus=gpus)
+        largest = note_capacity(session, capacity, now=now)
         has_moved = admit_runs(session, capacity, largest, now=now)
         this = _Round(session, context, now, Room(capacity, QueueRepository(session).count_held()), largest)
         while this.claimed < CLAIMS_AT_ONCE and _give_turns(this):

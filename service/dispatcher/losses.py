@@ -2,7 +2,7 @@
 
 from sqlalchemy.orm import Session
 
-from schemas.ids import JobId, RunId
+from schemas.ids import JobId
 from service.db.events import EventRepository
 from service.db.runs import RunRepository
 from service.db.tables import RunRow
@@ -12,7 +12,7 @@ STEPS = ("step:", "sft:")
 """How the keys of a trainer's steps begin. A step that a resumed run tells again is no event."""
 
 
-def lost_key(run_id: RunId | str) -> str:
+def lost_key(run_id: str) -> str:
     """The key of the event that tells of a run's loss."""
     return f"run:{run_id}:lost"
 
